@@ -1,0 +1,55 @@
+# Two commands for a new user: `make book` and `make test`. `make help` lists all.
+# Everything that is written goes to .venv/, _build/ and build/, which git ignores.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# The environment is made anew when the pins change, whatever the files' times say.
+STAMP := $(VENV)/pins-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+# Runs that a command makes are kept apart from the recorded runs that ship in results/runs.
+export MEDYATE_RESULTS ?= $(CURDIR)/build/runs
+# Two cores are shared better by two processes of one thread each than by two of two.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+QUICKSTART := --resolution 64 --epochs 3
+
+.PHONY: help quickstart book student pdf test lock clean
+help:
+	@echo "make book     environment, one real fine-tuning, notebooks, the book as HTML"
+	@echo "make test     all tests: pytest, then every notebook"
+	@echo "make student  the book without solutions"
+	@echo "make pdf      the book as one PDF (needs Chromium)"
+	@echo "make lock     write requirements.lock and environment.yml from pyproject.toml"
+	@echo "make clean    remove what was built, keep the environment and the runs"
+
+$(STAMP):
+	@[ -n "$(PYTHON)" ] || { echo "medyate needs Python 3.11 or newer; none was found: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "medyate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=/path/to/python"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The run that the book's first page shows; the same call again reuses its record.
+quickstart: $(STAMP)
+	$(BIN)/medyate run --network efficientnet-lite0 --task digits --strategy "LaRa MeDyate" $(QUICKSTART)
+
+book: quickstart
+	$(BIN)/python book/build.py html
+
+student: quickstart
+	$(BIN)/python book/build.py student
+
+pdf: quickstart
+	$(BIN)/python book/build.py pdf
+
+test: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=300 notebooks
+
+lock:
+	$(PYTHON) .ci/lock.py
+
+clean:
+	rm -rf _build build/book build/student build/pdf .pytest_cache
