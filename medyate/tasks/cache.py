@@ -1,0 +1,205 @@
+"""Decoded images on disk, memory-mapped, so that an epoch is not bound by JPEG decoding.
+
+One folder per (content digest, resolution, kept side, way of resizing) holds
+
+* ``train.u8``: the training images one after the other, each H x W x 3 bytes, the short side
+  reduced to at most ``kept_side`` pixels (never enlarged);
+* ``test.u8``: the evaluation images, N x 3 x R x R bytes, resized and cropped for good;
+* ``index.npz``: heights, widths and labels; ``classes.json``: the names of the classes.
+
+It is written under a temporary name and renamed when complete. A data set that changes has
+another digest, hence another folder; old folders may be deleted at any time.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .sources import ImageSource, Sample
+
+#: Part of every key: raise it whenever the bytes in a folder change their meaning.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded data set, memory-mapped.
+
+    train: uint8, flat; heights, widths: int64 [N], starts: int64 [N], in bytes;
+    test: uint8 [M, 3, R, R]; train_labels, test_labels: int64.
+    """
+
+    classes: tuple[str, ...]
+    train: Tensor
+    heights: Tensor
+    widths: Tensor
+    starts: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def folder() -> Path:
+    """Where decoded images are kept: ``MEDYATE_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("MEDYATE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("medyate")) / "decoded"
+
+
+def decoded(source: ImageSource, *, resolution: int, kept_side: int, resize: str) -> Decoded:
+    """Return ``source`` decoded, from the cache where it is there, else decode it now."""
+    key = json.dumps([VERSION, source.digest(), resolution, kept_side, resize])
+    name = f"{source.name}-{resolution}-{sha256(key.encode()).hexdigest()[:16]}"
+    place = folder() / name
+    if not place.is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
+        try:
+            _write(source, temporary, resolution, kept_side, resize)
+            # Another process may have been quicker; its folder holds the same bytes.
+            with contextlib.suppress(OSError):
+                temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _open(place, resolution)
+
+
+def _open(place: Path, resolution: int) -> Decoded:
+    index = np.load(place / "index.npz", allow_pickle=False)
+    heights, widths, train_labels, test_labels = (
+        torch.from_numpy(index[name])
+        for name in ("heights", "widths", "train_labels", "test_labels")
+    )
+    sizes = heights * widths * 3
+    train = _map(place / "train.u8", int(sizes.sum()))
+    test = _map(place / "test.u8", len(test_labels) * 3 * resolution**2)
+    return Decoded(
+        classes=tuple(json.loads((place / "classes.json").read_text("utf-8"))),
+        train=train,
+        heights=heights,
+        widths=widths,
+        starts=sizes.cumsum(0) - sizes,
+        train_labels=train_labels,
+        test=test.view(-1, 3, resolution, resolution),
+        test_labels=test_labels,
+    )
+
+
+def _map(path: Path, size: int) -> Tensor:
+    if path.stat().st_size != size:
+        raise InputError(f"{str(path)!r} is damaged; delete its folder, and it is decoded again")
+    # Private: a write into the tensor would never reach the file.
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+def _write(source: ImageSource, place: Path, resolution: int, kept_side: int, resize: str) -> None:
+    from PIL import Image
+
+    def kept(sample: Sample) -> tuple[np.ndarray, bytes]:
+        image, digest = _read(sample)
+        short = min(image.size)
+        if short > kept_side:
+            size = [max(1, round(side * kept_side / short)) for side in image.size]
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image), digest
+
+    def evaluated(sample: Sample) -> tuple[np.ndarray, bytes]:
+        image, digest = _read(sample)
+        return evaluation_view(image, resolution, resize).transpose(2, 0, 1), digest
+
+    classes, train, test = source.read()
+    shapes, digests = [], {}
+    for split, samples, view in (("train", train, kept), ("test", test, evaluated)):
+        if not samples:
+            raise InputError(f"task {source.name!r} has no {split} images")
+        with (place / f"{split}.u8").open("wb") as file:
+            for sample, (pixels, digest) in zip(samples, _in_order(view, samples), strict=True):
+                file.write(np.ascontiguousarray(pixels))
+                digests.setdefault(digest, []).append((split, sample))
+                if split == "train":
+                    shapes.append(pixels.shape)
+    _warn_of_duplicates(source.name, digests)
+    np.savez(
+        place / "index.npz",
+        heights=np.array([height for height, _, _ in shapes], dtype=np.int64),
+        widths=np.array([width for _, width, _ in shapes], dtype=np.int64),
+        train_labels=np.array([sample.label for sample in train], dtype=np.int64),
+        test_labels=np.array([sample.label for sample in test], dtype=np.int64),
+    )
+    (place / "classes.json").write_text(json.dumps(list(classes)), "utf-8")
+
+
+def _in_order(view, samples, ahead: int = 64):
+    """Like ``map(view, samples)`` on threads, with at most ``ahead`` results waiting."""
+    with ThreadPoolExecutor() as pool:
+        waiting = []
+        for sample in samples:
+            waiting.append(pool.submit(view, sample))
+            if len(waiting) > ahead:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def _read(sample: Sample):
+    """A sample as an RGB image, and the digest of its bytes."""
+    import io
+
+    from PIL import Image
+
+    content = sample.read()
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content), sha256(content.tobytes()).digest()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGB"), sha256(content).digest()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{sample.name!r} is not a readable image: {error}") from None
+
+
+def evaluation_view(image, resolution: int, resize: str) -> np.ndarray:
+    """The evaluation transform on a PIL image: uint8 [R, R, 3].
+
+    "crop": the short side to 147/128 of the resolution, then the central square;
+    "square": both sides to the resolution.
+    """
+    from PIL import Image
+
+    if resize == "square":
+        return np.asarray(image.resize((resolution, resolution), Image.Resampling.BILINEAR))
+    short = evaluation_side(resolution)
+    width, height = (int(short * side / min(image.size)) for side in image.size)
+    left, top = round((width - resolution) / 2), round((height - resolution) / 2)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+
+
+def evaluation_side(resolution: int) -> int:
+    """The short side before the central crop: 147 at the paper's 128."""
+    return round(resolution * 147 / 128)
+
+
+def _warn_of_duplicates(name: str, digests: dict) -> None:
+    count = Counter()
+    for copies in digests.values():
+        count["in both train and test"] += len({split for split, _ in copies}) > 1
+        count["with more than one label"] += len({sample.label for _, sample in copies}) > 1
+    for what, number in count.items():
+        if number:
+            warnings.warn(f"task {name!r}: {number:,} images occur {what}", stacklevel=2)

@@ -1,0 +1,157 @@
+"""A loaded task: batches of normalised images and their labels, from decoded images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, choose, whole
+from . import cache
+from .augment import Augmentation, Draws, augment_many, augment_one, draw, normalise_
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training or test part. labels: int64 [N]; texts: for text tasks, one tuple per example."""
+
+    labels: Tensor
+    texts: tuple[tuple[str, ...], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A loaded image task.
+
+    classes: their names; train, test: labels and lengths; resolution: of the batches, in pixels.
+    """
+
+    name: str
+    classes: list[str]
+    resolution: int
+    train: Split
+    test: Split
+    resize: str
+    augmentation: Augmentation
+    decoded: cache.Decoded = field(repr=False)
+    _resident: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: str | torch.device = "cpu",
+        augment: bool,
+        channels_last: bool = False,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of batches (images, labels).
+
+        images: float32 [B, 3, R, R] within [-1, 1]; labels: int64 [B]; both on ``device``.
+        "train" is shuffled where a generator (on the CPU) is given, "test" is in order; the last,
+        short batch is kept. Only training images are augmented. All random numbers are drawn when
+        this is called: the state of the generator then determines the epoch, and the same state
+        gives the same batches, bit for bit on one machine and device.
+        """
+        choose(split, ("train", "test"), "split")
+        whole(batch_size, "batch size", 1)
+        if augment and split == "test":
+            raise InputError("augment=True is for the split 'train'; allowed for 'test': False")
+        if augment and generator is None:
+            raise InputError("augment=True needs a torch.Generator")
+        if generator is not None and generator.device.type != "cpu":
+            raise InputError(f"generator on {str(generator.device)!r}; allowed: cpu")
+        device = torch.device(device)
+        if split == "test":
+            batches = self._test_batches(batch_size, device)
+        else:
+            count = len(self.train)
+            order = torch.randperm(count, generator=generator) if generator else torch.arange(count)
+            heights, widths = self.decoded.heights[order], self.decoded.widths[order]
+            draws = None
+            if augment:
+                draws = draw(heights, widths, self.augmentation, generator)
+            elif device.type != "cpu":
+                raise InputError("augment=False on the split 'train' is for the CPU")
+            batches = self._train_batches(order, draws, batch_size, device)
+        return _channels_last(batches) if channels_last else batches
+
+    def _test_batches(self, batch_size: int, device: torch.device):
+        images = self._on(device, "test")
+        labels = self.test.labels.to(device)
+        for start in range(0, len(images), batch_size):
+            some = images[start : start + batch_size].float()
+            yield normalise_(some), labels[start : start + batch_size]
+
+    def _train_batches(self, order: Tensor, draws: Draws | None, batch_size: int, device):
+        for start in range(0, len(order), batch_size):
+            rows = slice(start, start + batch_size)
+            labels = self.train.labels[order[rows]].to(device)
+            if draws is None:
+                images = self._plain(order[rows])
+            else:
+                some = Draws(
+                    draws.boxes[rows], draws.flips[rows], draws.factors[rows], draws.orders[rows]
+                )
+                if device.type == "cpu":
+                    images = self._augmented_on_cpu(order[rows], some)
+                else:
+                    images = self._augmented_on(device, order[rows], some)
+            yield images, labels
+
+    def _image(self, index: int) -> Tensor:
+        d = self.decoded
+        start, height, width = int(d.starts[index]), int(d.heights[index]), int(d.widths[index])
+        return d.train[start : start + height * width * 3].view(height, width, 3)
+
+    def _augmented_on_cpu(self, indices: Tensor, draws: Draws) -> Tensor:
+        out = torch.empty(len(indices), 3, self.resolution, self.resolution)
+        columns = (draws.boxes, draws.flips, draws.factors, draws.orders)
+        numbers = zip(indices.tolist(), *(column.tolist() for column in columns), strict=True)
+        for one, (index, box, flip, factors, order) in zip(out, numbers, strict=True):
+            augment_one(self._image(index), box, flip, factors, order, one)
+        return out
+
+    def _augmented_on(self, device: torch.device, indices: Tensor, draws: Draws) -> Tensor:
+        pixels = self._on(device, "train").view(-1, 3)
+        starts, widths = self.decoded.starts[indices] // 3, self.decoded.widths[indices]
+        height, width = draws.boxes[:, 2:].amax(0).tolist()
+        top, left = draws.boxes[:, 0], draws.boxes[:, 1]
+        # One small copy to the device holds all numbers of the batch.
+        numbers = torch.stack((starts + top * widths + left, widths, *draws.boxes.T), 1).to(device)
+        moved = Draws(
+            numbers[:, 2:], draws.flips.to(device), draws.factors.to(device), draws.orders.to(device)
+        )
+        first, stride, _, _, tall, wide = (column[:, None, None] for column in numbers.T)
+        row = torch.arange(height, device=device)[:, None].minimum(tall - 1)
+        column = torch.arange(width, device=device).minimum(wide - 1)
+        crops = pixels[first + row * stride + column]
+        return augment_many(crops, moved, self.resolution)
+
+    def _plain(self, indices: Tensor) -> Tensor:
+        from PIL import Image
+
+        out = torch.empty(len(indices), 3, self.resolution, self.resolution)
+        for one, index in zip(out, indices.tolist(), strict=True):
+            image = Image.fromarray(self._image(index).numpy())
+            view = cache.evaluation_view(image, self.resolution, self.resize)
+            one.copy_(torch.tensor(view).permute(2, 0, 1))
+        return normalise_(out)
+
+    def _on(self, device: torch.device, split: str) -> Tensor:
+        """All pixels of a split on ``device``; copied there once."""
+        pixels = getattr(self.decoded, split)
+        if device.type == "cpu":
+            return pixels
+        if (device, split) not in self._resident:
+            self._resident[device, split] = pixels.to(device)
+        return self._resident[device, split]
+
+
+def _channels_last(batches):
+    for images, labels in batches:
+        yield images.contiguous(memory_format=torch.channels_last), labels
