@@ -1,0 +1,111 @@
+"""Build the book: ``python book/build.py html | student | pdf``, as the Makefile calls it.
+
+Executed pages are kept between builds. The cache of Jupyter Book looks only at a page's own text, so it is
+kept under a digest of all that the pages read: the library, the notebooks, the recorded runs.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+READ_BY_PAGES = ["medyate", "notebooks", "results", "book/_ext"]
+PLACES = {"html": ROOT, "student": ROOT / "build" / "student", "pdf": ROOT / "build" / "pdf"}
+
+
+def digest() -> str:
+    """Of every file that pages read: their names and contents, not their times."""
+    found = hashlib.sha256()
+    folders = [ROOT / name for name in READ_BY_PAGES] + [Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))]
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
+                found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def executed_pages() -> tuple[Path, bool]:
+    """The folder of pages executed with just these files, and whether it is new. Older ones are removed."""
+    folder = ROOT / "build" / f"executed-{digest()}"
+    new = not folder.exists()
+    for old in folder.parent.glob("executed-*"):
+        if old != folder:
+            shutil.rmtree(old)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, new
+
+
+def github() -> str | None:
+    """``https://github.com/owner/name`` where the checkout comes from GitHub."""
+    remote = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout
+    match = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?\s*$", remote)
+    return f"https://github.com/{match[1]}" if match else None
+
+
+def config(kind: str, cache: Path) -> dict:
+    """The book's configuration with what only this machine knows."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    settings["execute"]["cache"] = str(cache)
+    extensions = settings["sphinx"]["local_extensions"]  # Jupyter Book looks for them beside the written file
+    settings["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in extensions.items()}
+    if kind == "student":
+        settings["title"] += " (student version)"
+        settings["sphinx"]["config"]["hide_solutions"] = True
+    if repository := github():
+        settings["repository"] = {"url": repository, "branch": "main"}
+        settings["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        }
+    return settings
+
+
+def build(kind: str) -> Path:
+    """Build with warnings as errors; the HTML's first page."""
+    cache, new = executed_pages()
+    place = PLACES[kind]
+    output = place / "_build"
+    if new:  # Sphinx would not look again at pages whose own text is the same
+        for other in PLACES.values():
+            shutil.rmtree(other / "_build" / ".doctrees", ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
+    settings.write_text(yaml.safe_dump(config(kind, cache), sort_keys=False, allow_unicode=True))
+    builder = "singlehtml" if kind == "pdf" else "html"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", place]
+    command += ["--config", settings, "--toc", ROOT / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return output / builder / "index.html"
+
+
+def print_pdf(page: Path) -> Path:
+    """The one long page as a PDF, by headless Chromium."""
+    names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        sys.exit(f"make pdf prints with Chromium, and none of {', '.join(names)} was found; set CHROMIUM to its path")
+    target = ROOT / "_build" / "medyate.pdf"
+    target.parent.mkdir(exist_ok=True)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=20000"]
+    subprocess.run([browser, *flags, f"--print-to-pdf={target}", page.as_uri()], check=True, capture_output=True)
+    return target
+
+
+def main(kind: str) -> None:
+    page = build(kind)
+    print(f"the book: {print_pdf(page) if kind == 'pdf' else page}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in PLACES:
+        sys.exit(f"usage: python book/build.py {' | '.join(PLACES)}")
+    main(sys.argv[1])
