@@ -148,7 +148,7 @@ def _download(file: RemoteFile, url: str, progress: bool) -> Path:
     return Path(path)
 
 
-# Pickles. A pickle can call any function that it names, so these names are bound to the four small
+# Pickles. A pickle can call any function that it names, so these names are bound to the small
 # readers below and every other one is refused. Not even numpy's own code sees what the file says
 # until types and lengths are checked.
 
@@ -202,6 +202,10 @@ def _encode(text, encoding):
     return text.encode("latin1")
 
 
+def _empty_bytes():
+    return b""  # what the same protocols call for no bytes at all
+
+
 _READERS = {
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
@@ -210,6 +214,7 @@ _READERS = {
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
 }
 
 
