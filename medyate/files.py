@@ -7,6 +7,7 @@ SHA-256 is compared before anything reads it, wherever it came from.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -119,8 +121,8 @@ def fetch(file: RemoteFile, *, download: bool = True, progress: bool = False) ->
         try:
             return _download(file, url, progress)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
-            failures.append(f"{url}: {_reason(error)}")
-    tried = f"; tried {'; '.join(failures)}" if failures else ""
+            failures.append(f"{urlsplit(url).netloc} ({_failure(error)})")
+    tried = f"; tried {', '.join(failures)}" if failures else ""
     raise InputError(
         f"no file {file.name!r} (SHA-256 {file.sha256}); get it from {_sources(file)} and put it into "
         f"{str(cache_folder())!r} or a folder that {ENVIRONMENT_VARIABLE} names{tried}"
@@ -132,6 +134,16 @@ def _sources(file: RemoteFile) -> str:
     return " or ".join((*package, *file.urls)) or "its author"
 
 
+def _failure(error: Exception) -> str:
+    """In a few words why a download failed."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code}"
+    if isinstance(error, ValueError):
+        return "wrong checksum"
+    return f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
+
+
 def _reason(error: Exception) -> str:
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__} {lines[0][:120]}".strip()
@@ -141,7 +153,8 @@ def _download(file: RemoteFile, url: str, progress: bool) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # the caller reports; a failure is told in our own error
-    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT_SECONDS)
+    bar = progress and importlib.util.find_spec("tqdm") is not None  # pooch draws its bar with tqdm
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
     path = pooch.retrieve(
         url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=cache_folder(), downloader=downloader
     )
