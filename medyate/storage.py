@@ -1,0 +1,71 @@
+"""Where results lie, and how a file is written so that it is there whole or not at all.
+
+What ships with the project is read from the checkout's ``results``. What a user records goes to
+the folder that ``MEDYATE_RESULTS`` names, else to the checkout's ``results`` too, else (installed
+without a checkout) to ``./results``. Both are read, one's own first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def shipped() -> Path | None:
+    """The checkout's ``results``, where the package is used from a checkout."""
+    folder = CHECKOUT / "results"
+    return folder if folder.is_dir() and (CHECKOUT / "pyproject.toml").is_file() else None
+
+
+def own() -> Path:
+    """The folder that new records are written to."""
+    given = os.environ.get("MEDYATE_RESULTS")
+    return Path(given).expanduser().absolute() if given else shipped() or Path.cwd() / "results"
+
+
+def folders(kind: str) -> list[Path]:
+    """Existing folders of ``kind`` ("runs", "rankings", "paper"), one's own first."""
+    roots = [own()] + ([shipped()] if shipped() else [])
+    unique = dict.fromkeys(root / kind for root in roots)
+    return [folder for folder in unique if folder.is_dir()]
+
+
+def writable(kind: str) -> Path:
+    """The folder for new files of ``kind``, made if need be; refuses one that cannot be written."""
+    folder = own() / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # the mode bits do not tell (root, read-only mounts): only a file that is made does
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {str(folder)!r} ({error.strerror}); set MEDYATE_RESULTS to a folder that can be written"
+        ) from error
+    return folder
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: to a temporary name beside it, flushed, then renamed over it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Write plain data as JSON, atomically. Not-a-number is refused: JSON has none."""
+    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
