@@ -13,14 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import storage
 from .costs import kilobytes
 from .errors import InputError, choose
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHA_OPT = 0.2  # Sec. 4.2
-RGN_SHARE = 0.98  # inferred; Sec. 3.4 says 97 %, which gives other K
 PREV_LAYERS = {"mbv2-w0.35": 35, "mcunet-in1": 27, "proxyless-w0.3": 43}  # TraDy, Sec. 4
 BEST_LAYERS = 20  # Sec. 4.2, smallest budget of MbV2-w0.35, LaRa order
 SEEDS = (0, 42, 100)
@@ -38,18 +37,12 @@ STRATEGIES = {"D-Det RGN": "Det RGN"}
 MAIN_STRATEGIES = (
     "SU", "Det RGN", "TraDy", "Prev MeDyate", "LaRa TraDy", "LaRa Det Raw", "LaRa Prob Raw", "LaRa MeDyate",
 )  # fmt: skip
+# Tasks of this project -> the paper's task that they are, or that they are cut from.
 TASKS = {
-    "CIFAR-10": "cifar10",
-    "CIFAR-100": "cifar100",
-    "CUB": "cub",
-    "Flowers": "flowers",
-    "Food": "food",
-    "Pets": "pets",
-    "VWW": "vww",
-    "QNLI": "qnli",
-    "RTE": "rte",
-    "SST2": "sst2",
-}
+    "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10", "cifar100": "CIFAR-100", "cub": "CUB", "cub50": "CUB",
+    "cub200": "CUB", "flowers": "Flowers", "flowers12": "Flowers", "flowers102": "Flowers", "food": "Food",
+    "food10": "Food", "food101": "Food", "pets": "Pets", "vww": "VWW", "qnli": "QNLI", "rte": "RTE", "sst2": "SST2",
+}  # fmt: skip
 # What the paper's own tables and TraDy's tables say of the same networks.
 TABLES = {1: ("table1", "trady_table1"), 2: ("table2", "trady_table2"), 3: ("table3", "trady_table3")}
 # TraDy's SwinT rows that repeat another method's row: shown, but no targets.
@@ -63,10 +56,10 @@ CURVES = {
 
 def folder() -> Path:
     """``results/paper`` of this checkout."""
-    path = Path(__file__).resolve().parents[1] / "results" / "paper"
-    if not path.is_dir():
-        raise InputError(f"the paper's values are not at {str(path)!r}; they come with a checkout of the project")
-    return path
+    found = storage.folders("paper")
+    if not found:
+        raise InputError("the paper's values (results/paper) are not there; they come with a checkout of the project")
+    return found[-1]
 
 
 @cache
@@ -166,6 +159,11 @@ def recompute_averages(name: str) -> pd.DataFrame:
     )
 
 
+def task_count(name: str) -> int:
+    """How many tasks a table file has, without its averages."""
+    return _read(name).loc[lambda frame: frame.dataset != "Average", "dataset"].nunique()
+
+
 def curves(figure: str) -> pd.DataFrame:
     """The accuracy over K of Figs. 6a, 7 or 11.
 
@@ -247,21 +245,6 @@ def layer_norms() -> pd.DataFrame:
         channel_elements=frame.channel_bytes_fig9b / 4,
         channel_elements_eq4=frame.channel_bytes_eq4 // 4,
     )[["name", "norm", "rgn", "channel_elements", "channel_elements_eq4"]]
-
-
-def layers_for_share(importance, share: float = RGN_SHARE) -> int:
-    """The largest K whose K most important layers together stay below ``share`` of the sum.
-
-    With TraDy's recovered RGN and 98 % this is 35 for MbV2-w0.35, the K that TraDy uses.
-    """
-    values = sorted(importance, reverse=True)
-    total, running, count = sum(values), 0.0, 0
-    for value in values:
-        running += value
-        if running >= share * total:
-            break
-        count += 1
-    return count
 
 
 def _values(figure: str) -> pd.DataFrame:

@@ -1,0 +1,439 @@
+"""One function a kind of figure: tidy tables in, a matplotlib figure out.
+
+One style for the whole book. A strategy has the same colour and marker everywhere (seaborn's
+colour-blind palette); the paper is dashed and hollow, ours solid and filled; bands run from the
+lowest to the highest seed. Panels are stacked, and letters are large, so that a phone shows them.
+A function refuses an empty table: what was not measured is not drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# name -> (colour, marker)
+STRATEGIES: Mapping[str, tuple[str, str]] = {
+    "LaRa MeDyate": ("#D55E00", "o"),
+    "Prev MeDyate": ("#CC78BC", "s"),
+    "LaRa Prob Raw": ("#DE8F05", "^"),
+    "LaRa Det Raw": ("#029E73", "v"),
+    "LaRa TraDy": ("#0173B2", "D"),
+    "TraDy": ("#56B4E9", "d"),
+    "Det RGN": ("#CA9161", "P"),
+    "SU": ("#949494", "X"),
+    "Baseline": ("#000000", "*"),
+    "Head only": ("#606060", "."),
+}
+OTHERS = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#56B4E9", "#949494")
+MARKERS = "osD^vPXd*"
+WIDTH = 6.0  # inches; at a phone's 360 px an 11 pt letter is then about 9 px high
+RC = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
+    "font.size": 11,
+    "axes.labelsize": 12,
+    "axes.titlesize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "axes.titlelocation": "left",
+    "grid.color": "#e4e4e4",
+    "svg.hashsalt": "medyate",  # same figure, same bytes
+}
+
+
+@contextmanager
+def style():
+    """The book's style, for the duration of a ``with``."""
+    import matplotlib as mpl
+    import seaborn as sns
+
+    with sns.axes_style("whitegrid"), mpl.rc_context(RC):
+        yield
+
+
+def colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name: a strategy's own, else the next one of the palette."""
+    free = iter(zip(OTHERS * 3, MARKERS * 3))
+    return {name: STRATEGIES[name] if name in STRATEGIES else next(free) for name in names}
+
+
+def ordered_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colours of names that have an order (budgets, alphas): dark to light on one scale."""
+    import seaborn as sns
+
+    palette = sns.color_palette("viridis", len(names) + 1).as_hex()
+    return {name: (palette[index], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
+
+
+def _figure(height: float, rows: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of the book's width with ``rows`` stacked axes; not known to pyplot, so it shows once."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
+    return figure, axes
+
+
+def _need(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise InputError(f"{what} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+    if frame.empty:
+        raise InputError(f"{what} is empty: there is nothing to draw")
+
+
+def _despine(axes: Sequence[Axes]) -> None:
+    import seaborn as sns
+
+    for ax in axes:
+        sns.despine(ax=ax, left=True)
+
+
+def _legend_below(figure: Figure, ax: Axes, columns: int = 2, **options) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=columns, **options)
+
+
+def _lines(
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, palette: Mapping[str, tuple[str, str]], paper: bool
+) -> None:
+    """Mean over seeds with a band from lowest to highest; the paper's lines dashed and hollow."""
+    for name, (colour, marker) in palette.items():
+        series = frame[frame.series == name]
+        if series.empty:
+            continue
+        seeds = series.groupby(x)[y].agg(["mean", "min", "max"])
+        ax.plot(
+            seeds.index, seeds["mean"], color=colour, marker=marker, markersize=6, linewidth=1.8, label=name,
+            linestyle="--" if paper else "-", markerfacecolor="white" if paper else colour,
+        )  # fmt: skip
+        if (seeds["max"] > seeds["min"]).any():
+            ax.fill_between(seeds.index, seeds["min"], seeds["max"], color=colour, alpha=0.18, linewidth=0)
+
+
+def accuracy_over_layers(
+    ours: pd.DataFrame | None,
+    paper: pd.DataFrame | None,
+    ours_title: str = "ours",
+    paper_title: str = "the paper",
+    ordered: bool = False,
+) -> Figure:
+    """Test accuracy over the number K of selected layers (Figs. 6a, 7, 11).
+
+    Both tables have ``series``, ``layers``, ``top1_percent`` (ours one row a seed). Ours stands
+    above the paper, on its own axis: another task's accuracy is another scale. None leaves a
+    panel out. ``ordered`` colours series that have an order (budgets) on one scale.
+    """
+    panels = [(frame, title, is_paper) for frame, title, is_paper in
+              ((ours, ours_title, False), (paper, paper_title, True)) if frame is not None]  # fmt: skip
+    if not panels:
+        raise InputError("neither ours nor the paper's curves were given: there is nothing to draw")
+    for frame, title, _ in panels:
+        _need(frame, ["series", "layers", "top1_percent"], f"the table of {title}")
+    names = list(dict.fromkeys(name for frame, *_ in reversed(panels) for name in frame.series))
+    palette = (ordered_colours if ordered else colours)(names)
+    with style():
+        figure, axes = _figure(0.9 + 2.9 * len(panels), len(panels), sharex=True)
+        for ax, (frame, title, is_paper) in zip(axes, panels):
+            _lines(ax, frame, "layers", "top1_percent", palette, is_paper)
+            ax.set_title(title)
+            ax.set_ylabel("test top-1 (%)")
+            _mark_best(ax, frame, palette)
+        axes[-1].set_xlabel("number K of selected layers")
+        _despine(axes)
+        most = max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1]))
+        _legend_below(figure, most)
+    return figure
+
+
+def _mark_best(ax: Axes, frame: pd.DataFrame, palette: Mapping[str, tuple[str, str]]) -> None:
+    """A ring round each series' best K."""
+    for name, series in frame.groupby("series"):
+        mean = series.groupby("layers").top1_percent.mean()
+        if len(mean) > 1:
+            ax.plot(mean.idxmax(), mean.max(), "o", markersize=13, color=palette[name][0], fillstyle="none")
+
+
+def alpha_scatter(
+    paper: pd.DataFrame, ours: pd.DataFrame | None = None, alpha_opt_percent: float = 20, ours_label: str = "ours"
+) -> Figure:
+    """alpha_K of the best K of each budget and seed over the budget (Fig. 6b), with regressions.
+
+    Both tables: ``budget_percent`` (of the network's total), ``alpha_percent``; the paper's also
+    ``printed_percent``, where the figure wrongly puts the point. Sizes count equal points.
+    """
+    _need(paper, ["budget_percent", "alpha_percent", "printed_percent"], "the paper's scatter")
+    with style():
+        figure, (ax,) = _figure(4.6)
+        wrong = paper.drop_duplicates(["printed_percent", "alpha_percent"])
+        ax.scatter(wrong.printed_percent, wrong.alpha_percent, marker="x", s=30, color="#949494",
+                   label="paper, x as printed (wrong total)")  # fmt: skip
+        _points(ax, paper, "#0173B2", True, "paper, x corrected")
+        if ours is not None:
+            _need(ours, ["budget_percent", "alpha_percent"], "our scatter")
+            _points(ax, ours, STRATEGIES["LaRa MeDyate"][0], False, ours_label)
+        ax.axhline(alpha_opt_percent, color="black", linewidth=1, linestyle=":",
+                   label=rf"$\alpha_{{opt}}$ = {alpha_opt_percent:g} %")  # fmt: skip
+        ax.set_xlabel("memory budget (% of the network's total)")
+        ax.set_ylabel(r"$\alpha_K$ of the best K (%)")
+        ax.set_xlim(left=0)
+        ax.set_ylim(bottom=0)
+        _despine([ax])
+        _legend_below(figure, ax)
+    return figure
+
+
+def _points(ax: Axes, frame: pd.DataFrame, colour: str, paper: bool, label: str) -> None:
+    from .stats import regression
+
+    counts = frame.groupby(["budget_percent", "alpha_percent"]).size().reset_index(name="count")
+    ax.scatter(counts.budget_percent, counts.alpha_percent, s=60 * counts["count"], edgecolor=colour, label=label,
+               facecolor="none" if paper else colour, linewidth=1.6, alpha=1 if paper else 0.75)  # fmt: skip
+    if frame.budget_percent.nunique() > 1:
+        line = regression(frame.budget_percent, frame.alpha_percent)
+        x = np.array([frame.budget_percent.min(), frame.budget_percent.max()])
+        ax.plot(x, line.slope * x + line.intercept, color=colour, linestyle="--" if paper else "-", linewidth=1.6,
+                label=f"{'paper' if paper else 'ours'}: slope {line.slope:.2f}, R² {line.r_squared:.2f}")  # fmt: skip
+
+
+def unexplored(
+    alphas: Sequence[float], epochs: int, marks: Mapping[int, float], observed: pd.DataFrame | None = None
+) -> Figure:
+    """The unexplored fraction u_e = (1 - alpha)^e over epochs (Fig. 2).
+
+    ``marks``: epoch -> explored fraction, marked on the curve of alpha = 0.2. ``observed``:
+    ``series``, ``epoch``, ``unexplored_percent`` of real runs, drawn solid.
+    """
+    e = np.arange(epochs + 1)
+    palette = ordered_colours([str(alpha) for alpha in alphas])
+    with style():
+        figure, (ax,) = _figure(4.6)
+        for alpha in alphas:
+            colour = palette[str(alpha)][0]
+            ax.plot(e, 100 * (1 - alpha) ** e, color=colour, linestyle="--", linewidth=1.8, label=rf"$\alpha$ = {alpha:g}")
+        for epoch, share in marks.items():
+            if epoch <= epochs:
+                height = 100 * 0.8**epoch
+                ax.plot(epoch, height, "o", color="black", markersize=5)
+                ax.annotate(f"epoch {epoch}: {share:.0%} seen", (epoch, height), (8, 8), textcoords="offset points",
+                            fontsize=10)  # fmt: skip
+        if observed is not None:
+            _need(observed, ["series", "epoch", "unexplored_percent"], "the observed exploration")
+            _lines(ax, observed, "epoch", "unexplored_percent", colours(list(dict.fromkeys(observed.series))), False)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("unexplored search space (%)")
+        ax.set_ylim(0, 100)
+        _despine([ax])
+        _legend_below(figure, ax, 3 if observed is None else 2)
+    return figure
+
+
+def correlation(matrix: pd.DataFrame, title: str, low: float = 0.0) -> Figure:
+    """A matrix of rank correlations (Fig. 3), numbers in the cells where they fit."""
+    import seaborn as sns
+
+    if matrix.empty:
+        raise InputError("the correlation matrix is empty: there is nothing to draw")
+    n = len(matrix)
+    with style():
+        figure, (ax,) = _figure(min(6.2, 2.2 + 0.55 * n))
+        sns.heatmap(matrix, ax=ax, vmin=low, vmax=1, cmap="viridis", square=True, annot=n <= 9, fmt=".2f",
+                    annot_kws={"size": 10}, linewidths=0.5, cbar_kws={"label": "Spearman's ρ"},
+                    xticklabels=True, yticklabels=True)  # fmt: skip
+        ax.set(xlabel="", ylabel="")
+        ax.tick_params(axis="x", rotation=45 if max(map(len, map(str, matrix))) > 3 else 0)
+        for label in ax.get_xticklabels():
+            label.set_ha("right" if label.get_rotation() else "center")
+        ax.set_title(title)
+    return figure
+
+
+def stability(table: pd.DataFrame, title: str) -> Figure:
+    """The tests between consecutive epochs (Fig. 4) above the rank stability that they do not show.
+
+    ``table``: ``series``, ``epoch``, ``p_paired``, ``p_unpaired``, ``rho``, ``overlap``.
+    """
+    _need(table, ["series", "epoch", "p_paired", "p_unpaired", "rho", "overlap"], "the stability table")
+    palette = colours(list(dict.fromkeys(table.series)))
+    with style():
+        figure, (top, bottom) = _figure(6.4, 2, sharex=True)
+        for name, (colour, marker) in palette.items():
+            series = table[table.series == name]
+            line = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.6}
+            top.plot(series.epoch, series.p_paired, label=f"{name}: p paired, ρ", **line)
+            top.plot(series.epoch, series.p_unpaired, label=f"{name}: p unpaired, overlap", linestyle=":",
+                     **(line | {"markerfacecolor": "white"}))  # fmt: skip
+            bottom.plot(series.epoch, series.rho, **line)
+            bottom.plot(series.epoch, series.overlap, linestyle=":", **(line | {"markerfacecolor": "white"}))
+        top.axhline(0.05, color="black", linewidth=1, linestyle="--")
+        top.set_title(f"{title}\nt-test of equal means with the epoch before")
+        top.set_ylabel("p (dashed: 0.05)")
+        top.set_ylim(-0.03, 1.03)
+        bottom.set_title("the same epochs: do ranks stay?")
+        bottom.set_ylabel("ρ (solid), top decile\nkept (dotted)")
+        bottom.set_ylim(min(0.0, float(table.rho.min())), 1.03)
+        bottom.set_xlabel("epoch")
+        _epoch_ticks(bottom)
+        _despine([top, bottom])
+        _legend_below(figure, top, 1)
+    return figure
+
+
+def _epoch_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def beams(norms: np.ndarray, title: str, label: str = "norm / largest of the epoch") -> Figure:
+    """Each channel's norm over epochs, normalised per epoch (Fig. 5), coloured by its mean rank.
+
+    ``norms``: epochs x channels of one layer.
+    """
+    import matplotlib as mpl
+
+    norms = np.asarray(norms, dtype=float)
+    if norms.ndim != 2 or norms.shape[0] < 2 or norms.shape[1] < 1:
+        raise InputError(f"channel norms of shape {norms.shape} make no beams; allowed: epochs x channels, 2 epochs or more")
+    largest = norms.max(axis=1, keepdims=True)
+    scaled = norms / np.where(largest > 0, largest, 1)
+    ranks = scaled.mean(axis=0).argsort().argsort() / max(1, scaled.shape[1] - 1)
+    cmap = mpl.colormaps["viridis"]
+    epochs = np.arange(1, len(norms) + 1)
+    with style():
+        figure, (ax,) = _figure(4.4)
+        for channel in np.argsort(ranks):
+            ax.plot(epochs, scaled[:, channel], color=cmap(0.95 * ranks[channel]), linewidth=1.1, alpha=0.85)
+        ax.set_title(title)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(label)
+        ax.set_ylim(0, 1.03)
+        _epoch_ticks(ax)
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 100), cmap)
+        figure.colorbar(scale, ax=ax, label="mean rank of the channel (percentile)")
+        _despine([ax])
+    return figure
+
+
+def p_matrix(p: pd.DataFrame, title: str) -> Figure:
+    """One-sided p-values, row better than column (Figs. 8 and 10); rows and columns in one order."""
+    import seaborn as sns
+
+    if p.empty or p.isna().all(axis=None):
+        raise InputError("the matrix of p-values is empty: there is nothing to draw")
+    text = p.map(lambda value: "" if value != value else "<.001" if value < 0.0005 else
+                 ">.999" if value > 0.9995 else f"{value:.3f}".lstrip("0"))  # fmt: skip
+    with style():
+        figure, (ax,) = _figure(1.9 + 0.5 * len(p))
+        sns.heatmap(p, ax=ax, vmin=0, vmax=1, cmap="RdBu", center=0.5, annot=text, fmt="", linewidths=0.8,
+                    annot_kws={"size": 9}, cbar_kws={"label": "p, row > column"})  # fmt: skip
+        ax.set(xlabel="", ylabel="")
+        ax.set_title(title)
+        ax.tick_params(axis="x", rotation=40)
+        ax.tick_params(axis="y", rotation=0)
+        for label in ax.get_xticklabels():
+            label.set_ha("right")
+        ax.set_facecolor("#f4f4f4")
+    return figure
+
+
+def over_epochs(
+    table: pd.DataFrame, value: str, label: str, title: str, paper: Mapping[str, float] | None = None
+) -> Figure:
+    """One value over epochs, a line a strategy (Fig. 9); the paper's means as dashed lines.
+
+    ``table``: ``series``, ``epoch`` and the column ``value``, one row a seed and epoch.
+    """
+    _need(table, ["series", "epoch", value], "the table over epochs")
+    names = [name for name in STRATEGIES if name in set(table.series) | set(paper or {})]
+    names += [name for name in dict.fromkeys(table.series) if name not in names]
+    palette = colours(names)
+    with style():
+        figure, (ax,) = _figure(4.8)
+        _lines(ax, table, "epoch", value, palette, False)
+        for name, mean in (paper or {}).items():
+            ax.axhline(mean, color=palette[name][0], linestyle="--", linewidth=1.4, label=f"{name}, paper's mean")
+        ax.set_title(title)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(label)
+        _epoch_ticks(ax)
+        _despine([ax])
+        _legend_below(figure, ax)
+    return figure
+
+
+def bars(table: pd.DataFrame, label: str, title: str) -> Figure:
+    """Horizontal bars, a group a strategy: ``series`` (strategy), ``source``, ``value``.
+
+    Sources that start with "paper" are hollow and hatched.
+    """
+    _need(table, ["series", "source", "value"], "the table of bars")
+    names = list(dict.fromkeys(table.series))
+    sources = list(dict.fromkeys(table.source))
+    palette = colours(names)
+    height = 0.8 / len(sources)
+    with style():
+        figure, (ax,) = _figure(1.4 + 0.5 * len(names))
+        for row, name in enumerate(names):
+            for index, source in enumerate(sources):
+                found = table[(table.series == name) & (table.source == source)]
+                if found.empty:
+                    continue
+                y = row + (index - (len(sources) - 1) / 2) * height
+                hollow = source.startswith("paper")
+                mean = float(found.value.mean())
+                ax.barh(y, mean, height * 0.9, facecolor="white" if hollow else palette[name][0],
+                        edgecolor=palette[name][0], hatch="////" if hollow else None, linewidth=1.2)  # fmt: skip
+                ax.annotate(f" {mean:,.2f} {source}", (mean, y), va="center", fontsize=9)
+        ax.set_yticks(range(len(names)), names)
+        ax.invert_yaxis()
+        ax.set_xlabel(label)
+        ax.set_title(title)
+        ax.margins(x=0.3)
+        ax.grid(axis="y", visible=False)
+        _despine([ax])
+    return figure
+
+
+def folder() -> Path:
+    """Where figures are written: ``MEDYATE_FIGURES``, else ``build/figures`` of the checkout."""
+    named = os.environ.get("MEDYATE_FIGURES")
+    return Path(named) if named else Path(__file__).resolve().parents[1] / "build" / "figures"
+
+
+def save(figure: Figure, name: str, data: pd.DataFrame, alt: str, to: Path | None = None) -> dict[str, Path]:
+    """Write ``NAME.svg``, ``NAME.pdf`` and ``NAME.csv``; returns the paths by ending.
+
+    ``alt`` describes the figure for who cannot see it; it stands in the SVG's description. The
+    files of equal figures are equal byte for byte. An unwritable folder is an InputError.
+    """
+    to = folder() if to is None else Path(to)
+    if not alt.strip():
+        raise InputError(f"figure {name!r} needs an alt text")
+    paths = {ending: to / f"{name}.{ending}" for ending in ("svg", "pdf", "csv")}
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with style():
+            figure.savefig(paths["svg"], metadata={"Date": None, "Description": alt, "Creator": "medyate"})
+            figure.savefig(paths["pdf"], metadata={"CreationDate": None, "Subject": alt, "Creator": "medyate"})
+        data.to_csv(paths["csv"], index=False, lineterminator="\n")
+    except OSError as error:
+        raise InputError(f"cannot write figure {name!r} to {str(to)!r}: {error.strerror}; set MEDYATE_FIGURES") from error
+    return paths
