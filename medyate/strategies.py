@@ -372,3 +372,21 @@ def scheme_selection(network: str, tier: int, layers: Sequence[Layer], weights: 
         if count:
             chosen[name] = tuple(sorted(best.tolist()))
     return Selection(chosen)
+
+
+def fitted(
+    selection: Selection, layers: Sequence[Layer], weights: Mapping[str, Tensor], budget: int
+) -> Selection:
+    """The selection with as few channels given up as it takes to fit the budget.
+
+    Given up first: in the last selected layers, the channels of the smallest weight norm.
+    """
+    channels = {name: list(chosen) for name, chosen in selection.channels.items()}
+    used = selection.used_elements(layers)
+    for layer in reversed(layers):
+        chosen = channels.get(layer.name, [])
+        norms = importance.channel_norms(weights[layer.name], layer.groups)
+        while used > budget and chosen:
+            chosen.remove(min(chosen, key=lambda channel: float(norms[channel])))
+            used -= layer.channel_elements
+    return Selection({name: tuple(chosen) for name, chosen in channels.items() if chosen})

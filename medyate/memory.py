@@ -1,0 +1,196 @@
+"""What is really held for the backward pass, counted over every saved tensor.
+
+The paper's unit counts the selected weights' gradients and the selected inputs. An execution also
+holds one bit per rectified output behind the first selected layer, whatever train-mode batch norm
+saves, and what other operations of the model save. :func:`measure` counts all of it on a real step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from . import kernels
+from .costs import Layer, example_input
+
+PARTS = (
+    "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
+)  # fmt: skip
+BYTES_PER_ELEMENT = 4  # the paper's unit is an fp32 number
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that one training step holds. ``backbone`` by part; what belongs to the classifier and
+    the loss, which stand outside the budget, in ``classifier_bytes``; ``peak_bytes`` is the
+    allocator's own figure over the step where there is one (CUDA), else None."""
+
+    backbone: Mapping[str, int]
+    classifier_bytes: int
+    peak_bytes: int | None
+    batch_size: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.backbone.values())
+
+
+class _Counter:
+    """Counts each saved storage once, by the part that saved it first; parameters are not counted."""
+
+    def __init__(self, model: nn.Module, classifier: nn.Module):
+        self.model = model
+        self.parts = dict.fromkeys((*PARTS, "classifier"), 0)
+        # storages that are there anyway: weights, running statistics
+        self.seen = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
+        self.noted: dict[int, str] = {}
+        self.inside: list[str] = []
+        self.handles = []
+        for module in model.modules():
+            part = (
+                "classifier" if module is classifier
+                else "batch_norm" if isinstance(module, nn.modules.batchnorm._BatchNorm)
+                else None
+            )  # fmt: skip
+            if part:
+                self.handles.append(module.register_forward_pre_hook(self._enter(part)))
+                if part != "classifier":  # all that follows the classifier is the loss
+                    self.handles.append(module.register_forward_hook(self._leave))
+        self.keep_alive: list[Tensor] = []
+
+    def _enter(self, part):
+        return lambda *_: self.inside.append(part)
+
+    def _leave(self, *_):
+        self.inside.pop()
+
+    def note(self, tensor: Tensor, part: str) -> None:
+        self.noted[_storage(tensor)] = part
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        key = _storage(tensor)
+        if key not in self.seen:
+            self.seen.add(key)
+            self.keep_alive.append(tensor)  # an address must not be used twice while we count
+            part = self.noted.get(key) or (self.inside[-1] if self.inside else "other")
+            self.parts[part] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    def __enter__(self):
+        kernels.saved_listener = self.note
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self.hooks.__exit__(*exception)
+        kernels.saved_listener = None
+        for handle in self.handles:
+            handle.remove()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def measure(
+    model: nn.Module,
+    classifier: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+) -> Kept:
+    """Run one training step (the weights do change) and count what it holds.
+
+    Saved tensors are counted at the end of the forward pass, each storage once; the input images
+    count where a layer saves them. Weight gradients and optimiser states are those of the backbone.
+    """
+    device = images.device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    optimizer.zero_grad(set_to_none=True)
+    with _Counter(model, classifier) as counter:
+        loss = loss_function(model(images), labels)
+    # without the hooks, so that the peak is that of an undisturbed graph
+    counter.keep_alive.clear()
+    loss.backward()
+    optimizer.step()
+    peak = None
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device) - before
+    head = {id(parameter) for parameter in classifier.parameters()}
+    parts = dict(counter.parts)
+    outside = parts.pop("classifier")
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = 0 if parameter.grad is None else parameter.grad.untyped_storage().nbytes()
+            state = sum(
+                value.untyped_storage().nbytes()
+                for value in optimizer.state.get(parameter, {}).values()
+                if isinstance(value, Tensor)
+            )
+            if id(parameter) in head:
+                outside += gradient + state
+            else:
+                parts["weight_gradients"] += gradient
+                parts["optimizer_state"] += state
+    return Kept(parts, outside, peak, len(images))
+
+
+# --- masks, from shapes ------------------------------------------------------------------------
+
+
+class _Rectified(TorchFunctionMode):
+    """Counts rectified outputs between layers, in order of execution, on the meta device."""
+
+    def __init__(self, names: dict[int, str]):
+        super().__init__()
+        self.names, self.events = names, []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if func in (torch.conv2d, nn.functional.linear):
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            if id(weight) in self.names:
+                self.events.append(("layer", self.names[id(weight)]))
+        elif name in ("relu", "relu_", "relu6", "hardtanh", "hardtanh_"):
+            self.events.append(("bits", out.numel()))
+        return out
+
+
+def mask_overheads(model: nn.Module, layers: Sequence[Layer], input_shape: Sequence[int]) -> dict[str, int]:
+    """What must be kept for masks if a layer is the first that is selected, in elements, by layer.
+
+    One bit per rectified output behind it, each mask rounded up to whole bytes, the sum to whole
+    elements; for one sample.
+    """
+    state = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    names = {id(state[name]): name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), _Rectified(names) as watch:
+            torch.func.functional_call(model, state, (example_input(input_shape),))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    overheads, behind_bytes = {}, 0
+    for kind, value in reversed(watch.events):
+        if kind == "bits":
+            behind_bytes += -(-value // 8)
+        else:
+            overheads[value] = -(-behind_bytes // BYTES_PER_ELEMENT)
+    return {layer.name: overheads[layer.name] for layer in layers}

@@ -1,0 +1,198 @@
+"""Records of runs: one JSON file each, with arrays beside it as compressed npz; and tables of them.
+
+Records are written atomically and never changed. ``results/runs`` is read without us: the schema
+is ``results/runs.schema.json``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import storage
+from .errors import InputError
+
+SCHEMA = 1
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a number may depend on besides its config: versions, code, machine."""
+    import torch
+
+    return {
+        **{name: _version(name) for name in ("medyate", "torch", "torchvision", "numpy", "pillow")},
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit; "+" where the package's files differ from it. None outside a checkout."""
+    given = os.environ.get("MEDYATE_COMMIT")  # a copy without .git, on a cluster, is told
+    if given:
+        return given
+    git = ["git", "-C", str(storage.CHECKOUT)]
+    try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, timeout=10)
+        if top.returncode or Path(top.stdout.strip()).resolve() != storage.CHECKOUT:
+            return None
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "medyate"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+# --- reading and writing -----------------------------------------------------------------------
+
+
+def path(run_id: str) -> Path | None:
+    """The record of that id, one's own before a shipped one; None where there is none."""
+    for folder in storage.folders("runs"):
+        file = folder / f"{run_id}.json"
+        if file.is_file():
+            return file
+    return None
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A record from its file. :class:`InputError` for one that is damaged; it stays where it is."""
+    try:
+        record = json.loads(file.read_text())
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise ValueError(f"schema {record.get('schema') if isinstance(record, dict) else None!r}, not {SCHEMA}")
+        for key in ("id", "kind", "status", "config"):
+            if key not in record:
+                raise ValueError(f"no {key!r}")
+    except (ValueError, OSError) as error:
+        raise InputError(f"record {str(file)!r} cannot be read ({error}); move it away and run it anew") from error
+    return record
+
+
+def load(run_id: str) -> dict[str, Any] | None:
+    """The record of that id, or None."""
+    file = path(run_id)
+    return None if file is None else read(file)
+
+
+def arrays(record: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays beside a record, {} where it has none. Nothing is unpickled."""
+    if not record.get("arrays"):
+        return {}
+    for folder in storage.folders("runs"):
+        file = folder / record["arrays"]
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as content:
+                return {name: content[name] for name in content.files}
+    raise InputError(f"record {record['id']!r} names arrays {record['arrays']!r}, which are not beside it")
+
+
+def write(record: dict[str, Any], with_arrays: dict[str, np.ndarray] | None = None) -> Path:
+    """Write a record, its arrays first, so that a record that is there is whole."""
+    folder = storage.writable("runs")
+    if with_arrays:
+        record = {**record, "arrays": f"{record['id']}.npz"}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **with_arrays)
+        storage.write_bytes(folder / record["arrays"], buffer.getvalue())
+    file = folder / f"{record['id']}.json"
+    storage.write_json(file, record)
+    return file
+
+
+def every(kind: str | None = None) -> Iterator[dict[str, Any]]:
+    """All records, one's own before shipped ones of the same id; damaged ones with a warning."""
+    seen = set()
+    for folder in storage.folders("runs"):
+        for file in sorted(folder.glob("*.json")):
+            if file.stem in seen:
+                continue
+            seen.add(file.stem)
+            try:
+                record = read(file)
+            except InputError as error:
+                warnings.warn(str(error), stacklevel=2)
+                continue
+            if kind is None or record["kind"] == kind:
+                yield record
+
+
+def table(kind: str = "run", status: str = "finished", **filters: Any):
+    """A DataFrame, one row a record: config columns, id, final accuracy, seconds, memory.
+
+    ``filters`` keep rows whose config column equals a value, or is one of a list.
+    """
+    import pandas
+
+    rows = []
+    for record in every(kind):
+        if record["status"] != status:
+            continue
+        config = record["config"]
+        for name, wanted in filters.items():
+            allowed = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+            if config.get(name) not in allowed:
+                break
+        else:
+            space = record.get("search_space") or {}
+            rows.append(
+                {
+                    **config,
+                    "id": record["id"],
+                    "test_top1_percent": record.get("test_top1_percent"),
+                    "K": space.get("K"),
+                    "alpha": space.get("alpha"),
+                    "seconds": record.get("seconds"),
+                    "peak_memory_bytes": record.get("peak_memory_bytes"),
+                    "device": record["environment"]["device"],
+                    "commit": record["environment"]["commit"],
+                }
+            )
+    return pandas.DataFrame(rows)
+
+
+def epochs_table(kind: str = "run", **filters: Any):
+    """A DataFrame, one row per epoch of each finished record, with the config's columns."""
+    import pandas
+
+    wanted = table(kind, **filters)
+    rows = []
+    for run_id in wanted["id"] if len(wanted) else []:
+        record = load(run_id)
+        rows += [{**record["config"], "id": run_id, **epoch} for epoch in record["epochs"]]
+    return pandas.DataFrame(rows)
