@@ -237,8 +237,8 @@ class RankConfig(_Config):
 
     @property
     def name(self) -> str:
-        """The ranking's name: its task, with whatever of seed and length is not the usual."""
-        return f"{self.task}-e{self.total_epochs}-s{self.seed}".replace("/", "-")
+        """The ranking's name: task, seed and length."""
+        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.task}-s{self.seed}-e{self.total_epochs}")
 
     def _readable(self) -> str:
         return f"rank-{self.network}-{self.task}-s{self.seed}"

@@ -129,12 +129,17 @@ def save(ranking: Ranking) -> str:
 def automatic(network: str, task: str) -> str:
     """The ranking that a run takes by itself: recorded on *another* task than its own.
 
-    Of the shipped image packs the first that is not ``task``; else any that is not; else, with
-    nothing better at hand, the task's own.
+    Shipped rankings come before one's own, so that recording one does not change later runs; of
+    them the first task of ``PREFERRED`` that is not ``task``. With nothing else at hand, the
+    task's own.
     """
-    allowed = names(network)
-    if not allowed:
+    if not names(network):
         load(network, "auto")  # raises the error that says how to record one
-    others = [name for name in PREFERRED if name in allowed and name != task]
-    others += [name for name in allowed if name != task and load(network, name).task != task]
-    return (others or allowed)[0]
+
+    def preference(name: str) -> tuple:
+        found = load(network, name)
+        is_shipped = bool(storage.shipped()) and (storage.shipped() / "rankings" / f"{network}.{name}.json").is_file()
+        known = PREFERRED.index(found.task) if found.task in PREFERRED else len(PREFERRED)
+        return found.task == task, not is_shipped, known, name
+
+    return min(names(network), key=preference)
