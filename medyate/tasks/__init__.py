@@ -1,28 +1,59 @@
-"""The paper's data sets, image folders and text files, with the paper's protocol."""
+"""The paper's data sets, a user's own images and texts, with the paper's protocol (Sec. 4.1).
 
-from ..errors import whole
+>>> data = load("digits", resolution=32)
+>>> for images, labels in data.batches("train", 32, generator=generator, augment=True):
+...     ...
+
+``listing``, ``fetch`` and ``check`` say what there is, download it, and check what is here.
+"""
+
+import torch
+
+from ..errors import InputError, whole
 from . import cache
-from .data import ImageData, Split
+from .data import ImageData, Split, TextData, TextSplit
+from .fetch import check, fetch, listing
 from .registry import TASKS, Task, get
+from .text import LENGTH
 
-#: Sides of kept training images are reduced to at most this many resolutions.
+__all__ = [
+    "TASKS",
+    "Data",
+    "ImageData",
+    "Split",
+    "Task",
+    "TextData",
+    "TextSplit",
+    "check",
+    "fetch",
+    "get",
+    "listing",
+    "load",
+]
+
+#: The short side of a kept training image is at most this many times the resolution.
 KEPT_RESOLUTIONS = 2
 
 Data = ImageData
 
 
-def load(name: str | Task, *, resolution: int = 128) -> Data:
-    """Load a task; images are decoded on the first call and memory-mapped from then on.
+def load(name: str | Task, *, resolution: int = 128) -> ImageData | TextData:
+    """Load a task by name (see :func:`get`). resolution: of image batches, in pixels.
 
-    The short side of a training image is reduced to at most twice the resolution (256 pixels at
-    the paper's 128); smaller images stay as they are. Crops are thus taken from slightly softer
-    images than the originals where a data set has larger ones. Evaluation images are computed
-    from the originals.
+    Images are decoded on the first call and memory-mapped from then on. The short side of a
+    training image is reduced to at most twice the resolution (256 pixels at the paper's 128);
+    smaller images stay as they are, so crops are taken from slightly softer images than the
+    originals where a data set has larger ones. Evaluation images are computed from the originals.
+
+    Raises InputError where data are missing, damaged, or not of the task's sizes.
     """
-    whole(resolution, "resolution", 1)
+    whole(resolution, "resolution", 8, 1024)
     task = name if isinstance(name, Task) else get(name)
+    if task.kind == "text":
+        return _texts(task)
     decoded = cache.decoded(
         task.source,
+        lambda samples: _check(task, samples),
         resolution=resolution,
         kept_side=KEPT_RESOLUTIONS * resolution,
         resize=task.resize,
@@ -37,3 +68,28 @@ def load(name: str | Task, *, resolution: int = 128) -> Data:
         augmentation=task.augmentation,
         decoded=decoded,
     )
+
+
+def _texts(task: Task) -> TextData:
+    task.source.digest()  # verifies the files
+    found = task.source.read()
+    _check(task, found)
+
+    def split(rows) -> TextSplit:
+        return TextSplit(torch.tensor([label for _, label in rows]), [texts for texts, _ in rows])
+
+    return TextData(task.name, list(found.classes), LENGTH, split(found.train), split(found.test))
+
+
+def _check(task: Task, found) -> None:
+    """Whether classes and splits have the sizes that the task is known to have."""
+    for what, have, allowed in (
+        ("classes", len(found.classes), task.classes),
+        ("training examples", len(found.train), task.train_size),
+        ("test examples", len(found.test), task.test_size),
+    ):
+        if have == 0 or allowed not in (None, have):
+            raise InputError(
+                f"task {task.name!r} has {have:,} {what}; "
+                f"allowed: {'at least 1' if allowed is None else f'{allowed:,}'}"
+            )

@@ -122,21 +122,24 @@ def augment_one(
     resolution = out.shape[-1]
     crop = resize(image[top : top + height, left : left + width], resolution, resolution)
     out.copy_(crop.flip(-1) if flip else crop)
+    out.mul_(1 / 127.5)
     for step in order:
         factor = factors[step]
-        out.mul_(factor)
-        # Each step is a blend: factor * image + (1 - factor) * reference. The reference is
-        # black, the mean grey value, or the grey image. It is linear in the image, so it may
-        # be taken from the scaled image and rescaled.
-        rest = (1 - factor) / factor if factor else 0.0
-        if step == CONTRAST:
+        # Each step is a blend, factor * image + (1 - factor) * reference. The reference is black,
+        # the mean grey value or the grey image.
+        if step == BRIGHTNESS:
+            out.mul_(factor)
+        elif step == CONTRAST:
             red, green, blue = out.mean((1, 2)).tolist()
-            out.add_(rest * (GREY[0] * red + GREY[1] * green + GREY[2] * blue))
-        elif step == SATURATION:
-            weights = torch.tensor([GREY]) * rest
-            out.add_(torch.mm(weights, out.view(3, -1)).view(1, resolution, resolution))
-        out.clamp_(0, 255)
-    normalise_(out)
+            grey = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+            out.mul_(factor).add_((1 - factor) * grey)
+        else:
+            weights = torch.tensor([[(1 - factor) * weight for weight in GREY]])
+            grey = torch.mm(weights, out.view(3, -1)).view(1, resolution, resolution)
+            out.mul_(factor).add_(grey)
+        if factor > 1:  # a blend with less than the whole stays between its two parts
+            out.clamp_(0, 2)
+    out.sub_(1)
 
 
 def normalise_(images: Tensor) -> Tensor:

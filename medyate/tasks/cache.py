@@ -12,12 +12,14 @@ another digest, hence another folder; old folders may be deleted at any time.
 """
 
 import contextlib
+import io
 import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .sources import ImageSource, Sample
+from .sources import Sample, Samples
 
 #: Part of every key: raise it whenever the bytes in a folder change their meaning.
 VERSION = 1
@@ -62,8 +64,13 @@ def folder() -> Path:
     return Path(pooch.os_cache("medyate")) / "decoded"
 
 
-def decoded(source: ImageSource, *, resolution: int, kept_side: int, resize: str) -> Decoded:
-    """Return ``source`` decoded, from the cache where it is there, else decode it now."""
+def decoded(
+    source, check: Callable[[Samples], None], *, resolution: int, kept_side: int, resize: str
+) -> Decoded:
+    """Return ``source`` decoded, from the cache where it is there, else decode it now.
+
+    check: called with the samples before they are decoded; raises where they are not as expected.
+    """
     key = json.dumps([VERSION, source.digest(), resolution, kept_side, resize])
     name = f"{source.name}-{resolution}-{sha256(key.encode()).hexdigest()[:16]}"
     place = folder() / name
@@ -71,7 +78,7 @@ def decoded(source: ImageSource, *, resolution: int, kept_side: int, resize: str
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
         try:
-            _write(source, temporary, resolution, kept_side, resize)
+            _write(source, check, temporary, resolution, kept_side, resize)
             # Another process may have been quicker; its folder holds the same bytes.
             with contextlib.suppress(OSError):
                 temporary.rename(place)
@@ -108,7 +115,7 @@ def _map(path: Path, size: int) -> Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
 
 
-def _write(source: ImageSource, place: Path, resolution: int, kept_side: int, resize: str) -> None:
+def _write(source, check, place: Path, resolution: int, kept_side: int, resize: str) -> None:
     from PIL import Image
 
     def kept(sample: Sample) -> tuple[np.ndarray, bytes]:
@@ -123,11 +130,11 @@ def _write(source: ImageSource, place: Path, resolution: int, kept_side: int, re
         image, digest = _read(sample)
         return evaluation_view(image, resolution, resize).transpose(2, 0, 1), digest
 
-    classes, train, test = source.read()
+    samples = source.read()
+    check(samples)
+    classes, train, test = samples
     shapes, digests = [], {}
     for split, samples, view in (("train", train, kept), ("test", test, evaluated)):
-        if not samples:
-            raise InputError(f"task {source.name!r} has no {split} images")
         with (place / f"{split}.u8").open("wb") as file:
             for sample, (pixels, digest) in zip(samples, _in_order(view, samples), strict=True):
                 file.write(np.ascontiguousarray(pixels))
@@ -145,7 +152,7 @@ def _write(source: ImageSource, place: Path, resolution: int, kept_side: int, re
     (place / "classes.json").write_text(json.dumps(list(classes)), "utf-8")
 
 
-def _in_order(view, samples, ahead: int = 64):
+def _in_order(view: Callable, samples: list[Sample], ahead: int = 64) -> Iterator:
     """Like ``map(view, samples)`` on threads, with at most ``ahead`` results waiting."""
     with ThreadPoolExecutor() as pool:
         waiting = []
@@ -158,9 +165,7 @@ def _in_order(view, samples, ahead: int = 64):
 
 
 def _read(sample: Sample):
-    """A sample as an RGB image, and the digest of its bytes."""
-    import io
-
+    """A sample as an RGB image of PIL, and the digest of its bytes."""
     from PIL import Image
 
     content = sample.read()

@@ -13,13 +13,34 @@ from .augment import Augmentation, Draws, augment_many, augment_one, draw, norma
 
 @dataclass(frozen=True)
 class Split:
-    """Training or test part. labels: int64 [N]; texts: for text tasks, one tuple per example."""
+    """Training or test part of images. labels: int64 [N]."""
 
     labels: Tensor
-    texts: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """Training or test part of texts. labels: int64 [N]; texts: N times one or two sentences."""
+
+    labels: Tensor
+    texts: list[tuple[str, ...]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TextData:
+    """A loaded text task; ``test`` is the development set. length: of its sequences, in tokens."""
+
+    name: str
+    classes: list[str]
+    length: int
+    train: TextSplit
+    test: TextSplit
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .. import files
 from ..errors import InputError
+from . import official, text
 from .augment import Augmentation
 from .digits import DigitsSource
+from .official import OfficialSource
 from .sources import FolderSource
 
 
@@ -13,83 +17,226 @@ from .sources import FolderSource
 class Task:
     """A data set with the paper's protocol (Sec. 4.1).
 
-    name: of the task in records; kind: "image" or "text"; train_size, test_size: None where
-    only the data tell; epochs: the paper's, the five of the warm-up included; resize: how
-    evaluation images reach the resolution, "crop" (short side 147/128 of it, then the central
-    square) or "square".
+    name: in commands and records; label: in the paper's tables, empty where it has none;
+    kind: "image" or "text"; classes, train_size, test_size: None where only the data tell, else
+    the data must have them; epochs: the paper's, the five of the warm-up included, None where the
+    paper has none; resize: how evaluation images reach the resolution, "crop" (short side to
+    147/128 of it, then the central square) or "square" (both sides to it).
     """
 
     name: str
     description: str
+    source: Any
     kind: str = "image"
+    label: str = ""
     classes: int | None = None
     train_size: int | None = None
     test_size: int | None = None
     licence: str = "its owner's"
-    epochs: int = 55
+    epochs: int | None = None
     resize: str = "crop"
     augmentation: Augmentation = Augmentation()
-    source: object = None
+
+
+def _vww(name: str, label: str, area: str, description: str) -> Task:
+    return Task(
+        name,
+        description,
+        OfficialSource(name, official.visual_wake_words(area), (official.COCO,)),
+        label=label,
+        classes=2,
+        train_size=115_228,
+        test_size=8_059,
+        licence="annotations CC BY 4.0, images as their Flickr owners allow",
+        epochs=55,
+        resize="square",
+    )
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
+            "cifar-10",
+            "32x32 photos of ten kinds of things and animals; official split",
+            OfficialSource(
+                "cifar-10",
+                official.cifar(10),
+                ((official.CIFAR10_BINARY,), (official.CIFAR10_PYTHON,)),
+            ),
+            label="CIFAR-10",
+            classes=10,
+            train_size=50_000,
+            test_size=10_000,
+            licence="none stated",
+            epochs=105,
+        ),
+        Task(
+            "cifar-100",
+            "32x32 photos, 100 fine labels; official split",
+            OfficialSource(
+                "cifar-100",
+                official.cifar(100),
+                ((official.CIFAR100_BINARY,), (official.CIFAR100_PYTHON,)),
+            ),
+            label="CIFAR-100",
+            classes=100,
+            train_size=50_000,
+            test_size=10_000,
+            licence="none stated",
+            epochs=55,
+        ),
+        Task(
+            "cub",
+            "CUB-200-2011, photos of North American birds; official split",
+            OfficialSource("cub", official.cub, ((official.CUB,),), folder="CUB_200_2011"),
+            label="CUB",
+            classes=200,
+            train_size=5_994,
+            test_size=5_794,
+            licence="non-commercial research and education",
+            epochs=205,
+        ),
+        Task(
+            "flowers",
+            "Oxford Flowers-102; trained on the official train and validation images together",
+            OfficialSource("flowers", official.flowers, (official.FLOWERS,), folder="flowers-102"),
+            label="Flowers",
+            classes=102,
+            train_size=2_040,
+            test_size=6_149,
+            licence="none stated",
+            epochs=205,
+        ),
+        Task(
+            "food",
+            "Food-101, training labels noisy as published; official split",
+            OfficialSource("food", official.food, ((official.FOOD,),), folder="food-101"),
+            label="Food",
+            classes=101,
+            train_size=75_750,
+            test_size=25_250,
+            licence="images of foodspotting.com, scientific fair use",
+            epochs=55,
+        ),
+        Task(
+            "pets",
+            "Oxford-IIIT Pets, 37 breeds of cats and dogs; official trainval and test",
+            OfficialSource("pets", official.pets, (official.PETS,), folder="oxford-iiit-pet"),
+            label="Pets",
+            classes=37,
+            train_size=3_680,
+            test_size=3_669,
+            licence="CC BY-SA 4.0",
+            epochs=205,
+        ),
+        _vww(
+            "vww",
+            "VWW",
+            "box",
+            "Visual Wake Words: is there a person whose box is above 0.5 % of the image? From COCO "
+            "2014; test on minival. Same images as the paper's; labels can differ where a person's "
+            "box is above and the mask below 0.5 %",
+        ),
+        _vww(
+            "vww-mask",
+            "",
+            "mask",
+            "Visual Wake Words by the area of COCO's masks, as the scripts of the MCUNet line of "
+            "work label it; otherwise as vww",
+        ),
+        Task(
+            "qnli",
+            "GLUE's QNLI: does a sentence answer a question? Evaluated on the dev set",
+            text.glue("qnli", text.QNLI, text.ENTAILMENT),
+            kind="text",
+            label="QNLI",
+            classes=2,
+            train_size=104_743,
+            test_size=5_463,
+            licence="CC BY-SA 4.0 (from SQuAD)",
+        ),
+        Task(
+            "rte",
+            "GLUE's RTE: does a text entail a sentence? Evaluated on the dev set",
+            text.glue("rte", text.RTE, text.ENTAILMENT),
+            kind="text",
+            label="RTE",
+            classes=2,
+            train_size=2_490,
+            test_size=277,
+            licence="none stated",
+        ),
+        Task(
+            "sst-2",
+            "GLUE's SST-2: sentiment of film reviews. Evaluated on the dev set",
+            text.glue("sst-2", text.SST2, text.SENTIMENT),
+            kind="text",
+            label="SST2",
+            classes=2,
+            train_size=67_349,
+            test_size=872,
+            licence="none stated",
+        ),
+        Task(
             "digits",
             "scikit-learn's 8x8 digits as RGB; every fifth image, from the first, is for the test",
+            DigitsSource(),
             classes=10,
-            train_size=1437,
+            train_size=1_437,
             test_size=360,
             licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
             # Mirrored digits and crops of 8 % of an image of 8x8 pixels show no digit.
             augmentation=Augmentation(scale=(0.5, 1.0), flip=0.0),
-            source=DigitsSource(),
         ),
     )
 }
 
+#: Suffixes under which a data set is looked for by its name.
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+
 
 def get(name: str) -> Task:
-    """The task of that name, in any case; ``folder:PATH``; or a data set found by its name.
+    """A task by its name, in any case; or a user's own data.
 
-    A name that is not registered is looked for as ``NAME/``, ``NAME.tar`` or ``NAME.zip`` in the
-    folders of ``MEDYATE_DATA``. Raises InputError where there is none.
+    ``folder:PATH`` is an image folder, or a tar or zip of one; ``tsv:PATH`` a table of text, or a
+    folder or archive with ``train`` and ``dev`` tables. Any other name is looked for as ``NAME/``,
+    ``NAME.tar``, ``NAME.tar.gz``, ``NAME.tgz`` or ``NAME.zip`` in the folders of ``MEDYATE_DATA``
+    and the user's cache. Raises InputError where nothing is found.
     """
     if not isinstance(name, str):
         raise InputError(f"unknown task {name!r}; allowed: a string")
     if name.lower() in TASKS:
         return TASKS[name.lower()]
     scheme, colon, path = name.partition(":")
-    if colon and scheme == "folder":
+    if colon and scheme in ("folder", "tsv"):
         place = Path(path).expanduser()
         if not path or not place.exists():
-            raise InputError(f"no folder or archive at {path!r}")
-        return _folder(name, place)
+            raise InputError(f"there is nothing at {path!r}; allowed: {scheme}:PATH")
+        return _own(name, place, scheme == "tsv")
     place = find(name)
     if place is None:
         raise InputError(
             f"unknown task {name!r}; allowed: {', '.join(TASKS)}, folder:PATH, tsv:PATH, "
-            f"or the name of a folder, tar or zip in one of MEDYATE_DATA"
+            f"or the name of a folder, tar or zip in one that MEDYATE_DATA names"
         )
-    return _folder(name, place)
+    return _own(name, place, text.is_text(place))
 
 
 def find(name: str) -> Path | None:
-    """``NAME/``, ``NAME.tar`` or ``NAME.zip`` in the data folders."""
-    from .. import files
-
-    if not name or Path(name).name != name:
-        return None
-    for suffix in ("", ".tar", ".zip"):
-        if (place := files.find(name + suffix)) is not None:
-            return place
-    return None
+    """``NAME/`` or an archive of that name in the data folders, else None."""
+    found = (files.find(name + suffix) for suffix in ("", *ARCHIVES))
+    return next((place for place in found if place is not None), None)
 
 
-def _folder(name: str, place: Path) -> Task:
+def _own(name: str, place: Path, is_text: bool) -> Task:
+    short = place.resolve().name
+    for suffix in (*ARCHIVES, *text.SUFFIXES):
+        short = short.removesuffix(suffix)
+    source = text.TextSource if is_text else FolderSource
     return Task(
         name=name,
-        description=f"image folder {place.name}",
-        source=FolderSource(place.stem if place.is_file() else place.resolve().name, place),
+        description=f"{'tables of text' if is_text else 'image folder'} in {place.name}",
+        source=source(short, place),
+        kind="text" if is_text else "image",
     )

@@ -1,28 +1,38 @@
-"""Where images come from: folders, tars, zips, arrays. Nothing is ever unpacked to disk.
+"""Where images come from: folders, tars, zips. Nothing is ever unpacked below a name it chose.
 
 An image folder has torchvision's ImageFolder layout, ``train/CLASS/*.jpg`` beside
 ``test/CLASS/*.jpg`` (or ``val``), or simply ``CLASS/*.jpg``: then every fifth image of each class,
 in order of the names and from the first, is a test image.
 """
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import os
+import re
+import shutil
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from .. import files as data_files
 from ..errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 TEST_NAMES = ("test", "val", "valid", "validation", "dev")
+
+#: Files by their relative POSIX path; each is read by a call.
+Files = dict[str, Callable[[], bytes]]
 
 
 class Sample(NamedTuple):
-    """One image: a name for messages, its class index, and its bytes or pixels [H, W, 3]."""
+    """One image: a name for messages, its class, and a call for its bytes or pixels [H, W, 3]."""
 
     name: str
     label: int
@@ -37,130 +47,6 @@ class Samples(NamedTuple):
     test: list[Sample]
 
 
-class ImageSource(Protocol):
-    """An image data set before decoding."""
-
-    name: str
-
-    def digest(self) -> str:
-        """A digest of the content: another one if anything that matters changes."""
-
-    def read(self) -> Samples:
-        """List the samples. Raises InputError where the data set is not as it should be."""
-
-
-class Tree:
-    """The files of a folder, tar or zip by their relative POSIX path, in order of the path."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        if path.is_dir():
-            self.files = _folder_files(path)
-        elif path.is_file():
-            self.files = _archive_files(path)
-        else:
-            raise InputError(f"{str(path)!r} is neither a folder nor a file")
-
-    def below(self, prefix: str) -> dict[str, Callable[[], bytes]]:
-        """The files under ``prefix/``, by the rest of their path."""
-        start = f"{prefix}/" if prefix else ""
-        return {name[len(start) :]: read for name, read in self.files.items() if name.startswith(start)}
-
-    def root(self, *expected: str) -> str:
-        """The folder that holds one of ``expected``: the top, or the only folder in it."""
-        tops = {name.partition("/")[0] for name in self.files if "/" in name}
-        if tops.isdisjoint(expected) and len(tops) == 1:
-            return tops.pop()
-        return ""
-
-
-def _hidden(path: str) -> bool:
-    # .DS_Store, ._photo.jpg and __MACOSX are no photos, whatever their suffix says.
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
-
-
-def _folder_files(path: Path) -> dict[str, Callable[[], bytes]]:
-    files = {}
-    for parent, folders, names in os.walk(path, followlinks=True):
-        folders.sort()
-        for name in names:
-            file = Path(parent, name)
-            relative = file.relative_to(path).as_posix()
-            if not _hidden(relative):
-                files[relative] = file.read_bytes
-    return dict(sorted(files.items()))
-
-
-def _archive_files(path: Path) -> dict[str, Callable[[], bytes]]:
-    try:
-        if zipfile.is_zipfile(path):
-            return _zip_files(path)
-        return _tar_files(path)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{str(path)!r} is not a readable tar or zip: {error}") from None
-
-
-def _check_member(path: Path, name: str, link: bool) -> str:
-    """The member's normalised name; members that could lead out of the archive are refused."""
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if link or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0:1]:
-        what = "is a link" if link else "climbs out of the archive"
-        raise InputError(f"{str(path)!r} is refused: its member {name!r} {what}")
-    return pure.as_posix()
-
-
-def _tar_files(path: Path) -> dict[str, Callable[[], bytes]]:
-    files = {}
-    try:
-        archive, plain = tarfile.open(path, "r:"), True
-    except tarfile.ReadError:
-        archive, plain = tarfile.open(path, "r:*"), False
-    with archive:
-        for member in archive:
-            name = _check_member(path, member.name, member.issym() or member.islnk())
-            if not member.isfile() or _hidden(name):
-                continue
-            if plain:
-                files[name] = _Slice(path, member.offset_data, member.size)
-            else:
-                # A compressed tar cannot be entered in the middle: its files stay in memory.
-                content = archive.extractfile(member).read()
-                files[name] = lambda content=content: content
-    return dict(sorted(files.items()))
-
-
-class _Slice(NamedTuple):
-    path: Path
-    start: int
-    size: int
-
-    def __call__(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            content = file.read(self.size)
-        if len(content) != self.size:
-            raise InputError(f"{str(self.path)!r} is truncated")
-        return content
-
-
-def _zip_files(path: Path) -> dict[str, Callable[[], bytes]]:
-    def read(name: str) -> bytes:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{name!r} in {str(path)!r} is damaged: {error}") from None
-
-    files = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            link = member.external_attr >> 28 == 0o12
-            name = _check_member(path, member.filename, link)
-            if not member.is_dir() and not _hidden(name):
-                files[name] = lambda original=member.filename: read(original)
-    return dict(sorted(files.items()))
-
-
 @dataclass(frozen=True)
 class FolderSource:
     """An image folder, or a tar or zip of one."""
@@ -168,15 +54,24 @@ class FolderSource:
     name: str
     path: Path
 
+    #: What ``fetch`` would download: nothing.
+    downloads = ()
+
+    def places(self) -> dict[str, Path]:
+        return {self.name: self.path}
+
+    def present(self) -> bool:
+        return self.path.exists()
+
     def digest(self) -> str:
+        """Changes whenever a file in the folder does."""
         return content_digest(self.path)
 
     def read(self) -> Samples:
-        tree = Tree(self.path)
-        top = tree.root("train", *TEST_NAMES)
+        """List the images. Raises InputError where the layout is none of the two above."""
         files = {
             name: read
-            for name, read in tree.below(top).items()
+            for name, read in tree(self.path, "train", *TEST_NAMES).items()
             if name.lower().endswith(IMAGE_SUFFIXES)
         }
         if not files:
@@ -185,14 +80,13 @@ class FolderSource:
                 f"test/CLASS/*.jpg, or CLASS/*.jpg; suffixes: {' '.join(IMAGE_SUFFIXES)}"
             )
         tops = {name.partition("/")[0] for name in files}
-        test_names = [name for name in TEST_NAMES if name in tops]
-        if "train" in tops and test_names:
-            train = _by_class(self.path, files, "train/")
-            test = _by_class(self.path, files, f"{test_names[0]}/")
-        elif "train" in tops:
-            train, test = _every_fifth(_by_class(self.path, files, "train/"))
+        test_name = next((name for name in TEST_NAMES if name in tops), None)
+        if "train" in tops and test_name:
+            train = self._by_class(files, "train/")
+            test = self._by_class(files, f"{test_name}/")
         else:
-            train, test = _every_fifth(_by_class(self.path, files, ""))
+            groups = self._by_class(files, "train/" if "train" in tops else "")
+            train, test = self._every_fifth(groups)
         classes = tuple(sorted(train))
         if len(classes) < 2:
             raise InputError(f"{str(self.path)!r} has one class only: {', '.join(classes)}")
@@ -201,68 +95,203 @@ class FolderSource:
                 f"{str(self.path)!r} has test images of a class without training images: "
                 f"{', '.join(strange)}; allowed: {', '.join(classes)}"
             )
-        label = {name: index for index, name in enumerate(classes)}
-        return Samples(
-            classes,
-            *(
-                [
-                    Sample(f"{self.path.name}/{name}", label[group], read)
-                    for group in sorted(split)
-                    for name, read in split[group]
-                ]
-                for split in (train, test)
-            ),
-        )
+
+        def listed(split: dict[str, list]) -> list[Sample]:
+            return [
+                Sample(f"{self.path.name}/{name}", label, read)
+                for label, group in enumerate(classes)
+                for name, read in split.get(group, ())
+            ]
+
+        return Samples(classes, listed(train), listed(test))
+
+    def _by_class(self, files: Files, prefix: str) -> dict[str, list]:
+        groups: dict[str, list] = {}
+        for name, read in files.items():
+            if name.startswith(prefix):
+                group, slash, _ = name[len(prefix) :].partition("/")
+                if not slash:
+                    raise InputError(
+                        f"{name!r} in {str(self.path)!r} lies in no folder of a class; "
+                        f"allowed: {prefix}CLASS/{group}"
+                    )
+                groups.setdefault(group, []).append((name, read))
+        return groups
+
+    def _every_fifth(self, groups: dict[str, list]) -> tuple[dict, dict]:
+        for group, images in groups.items():
+            if len(images) < 2:
+                raise InputError(
+                    f"class {group!r} in {str(self.path)!r} has one image; allowed: at least 2"
+                )
+        train = {
+            group: [image for index, image in enumerate(images) if index % 5]
+            for group, images in groups.items()
+        }
+        return train, {group: images[::5] for group, images in groups.items()}
 
 
-def _by_class(path: Path, files: dict, prefix: str) -> dict[str, list]:
-    groups = {}
-    for name, read in files.items():
-        if name.startswith(prefix):
-            group, slash, _ = name[len(prefix) :].partition("/")
-            if not slash:
-                raise InputError(f"{name!r} in {str(path)!r} lies in no folder of a class")
-            groups.setdefault(group, []).append((name, read))
-    return groups
+def tree(path: Path, *expected: str) -> Files:
+    """The files of a folder, tar or zip, in order of their paths; hidden ones are left out.
+
+    Where all folders lie in one (as in most archives) and that one is not ``expected``, its files
+    are returned by their path below it.
+    """
+    if path.is_dir():
+        files = _folder_files(path)
+    elif path.is_file():
+        files = _archive_files(path)
+    else:
+        raise InputError(f"{str(path)!r} is neither a folder nor a file")
+    files = {name: files[name] for name in sorted(files) if not _hidden(name)}
+    tops = {name.partition("/")[0] for name in files if "/" in name}
+    if len(tops) == 1 and tops.isdisjoint(expected):
+        start = f"{tops.pop()}/"
+        return {name[len(start) :]: read for name, read in files.items() if name.startswith(start)}
+    return files
 
 
-def _every_fifth(groups: dict[str, list]) -> tuple[dict, dict]:
-    for group, samples in groups.items():
-        if len(samples) < 2:
-            raise InputError(f"class {group!r} has one image only; allowed: at least 2")
-    train = {group: [s for i, s in enumerate(g) if i % 5] for group, g in groups.items()}
-    test = {group: g[::5] for group, g in groups.items()}
-    return train, test
+def names(path: Path) -> Iterator[str]:
+    """The paths of the files in a folder, tar or zip, in any order; no more is read than asked."""
+    if path.is_dir():
+        for parent, _, found in os.walk(path, followlinks=True):
+            yield from (Path(parent, name).relative_to(path).as_posix() for name in found)
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield from archive.namelist()
+    else:
+        try:
+            with tarfile.open(path) as archive:
+                yield from (member.name for member in archive if member.isfile())
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{str(path)!r} is not a readable tar or zip: {error}") from None
+
+
+def _hidden(name: str) -> bool:
+    # .DS_Store, ._photo.jpg and __MACOSX are no photos, whatever their suffix says.
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _walk(path: Path) -> list[str]:
+    return sorted(name for name in names(path) if not _hidden(name))
+
+
+def _folder_files(path: Path) -> Files:
+    return {name: (path / name).read_bytes for name in _walk(path)}
+
+
+def _archive_files(path: Path) -> Files:
+    try:
+        return _zip_files(path) if zipfile.is_zipfile(path) else _tar_files(path)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not a readable tar or zip: {error}") from None
+
+
+def _safe(path: Path, name: str, link: bool) -> str:
+    """The member's normalised name; members that could lead out of the archive are refused."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    climbs = pure.is_absolute() or ".." in pure.parts or re.match("[A-Za-z]:", name)
+    if link or climbs:
+        what = "is a link" if link else "climbs out of it"
+        raise InputError(f"the archive {str(path)!r} is refused: its member {name!r} {what}")
+    return pure.as_posix()
+
+
+def _tar_files(path: Path) -> Files:
+    stream = _plain_tar(path)
+    files: Files = {}
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            name = _safe(path, member.name, member.issym() or member.islnk())
+            if member.isfile():
+                files[name] = _Slice(path, stream, member.offset_data, member.size)
+    return files
+
+
+def _plain_tar(path: Path):
+    """An open, uncompressed tar: a compressed one is expanded into a file without a name."""
+    openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    stream = path.open("rb")
+    opener = openers.get(stream.read(2))
+    stream.seek(0)
+    if opener is None:
+        return stream
+    from . import cache
+
+    stream.close()
+    cache.folder().mkdir(parents=True, exist_ok=True)
+    plain = tempfile.TemporaryFile(dir=cache.folder())
+    with opener(path) as packed:
+        shutil.copyfileobj(packed, plain, 1 << 20)
+    plain.seek(0)
+    return plain
+
+
+class _Slice(NamedTuple):
+    """A member of a tar, read where it lies; safe to call from several threads."""
+
+    path: Path
+    stream: object
+    start: int
+    size: int
+
+    def __call__(self) -> bytes:
+        content = os.pread(self.stream.fileno(), self.size, self.start)
+        if len(content) != self.size:
+            raise InputError(f"{str(self.path)!r} is truncated")
+        return content
+
+
+def _zip_files(path: Path) -> Files:
+    archive = zipfile.ZipFile(path)
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except (zipfile.BadZipFile, OSError, RuntimeError, zipfile.zlib.error) as error:
+            raise InputError(f"{name!r} in {str(path)!r} is damaged: {error}") from None
+
+    files: Files = {}
+    for member in archive.infolist():
+        name = _safe(path, member.filename, link=member.external_attr >> 28 == 0o12)
+        if not member.is_dir():
+            files[name] = lambda original=member.filename: read(original)
+    return files
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 over the names and contents of a file or folder.
+    """SHA-256 of a file, or over the names and SHA-256 of all files of a folder."""
+    path = path.resolve()
+    if path.is_file():
+        return file_digest(path)
+    found = _walk(path)
+    return _remembered(
+        [path / name for name in found],
+        lambda: hashlib.sha256(
+            "".join(f"{name}\0{data_files.sha256(path / name)}\n" for name in found).encode()
+        ).hexdigest(),
+    )
 
-    Remembered in the cache folder beside name, size and time of every file, so that an unchanged
-    data set is hashed once only.
-    """
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    path = path.resolve()
+    return _remembered([path], lambda: data_files.sha256(path))
+
+
+def _remembered(paths: list[Path], digest: Callable[[], str]) -> str:
+    """``digest()``, remembered by the size and times of the files: archives have gigabytes."""
     from . import cache
 
-    path = path.resolve()
-    if path.is_dir():
-        files = [
-            Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names
-        ]
-        files = sorted(f for f in files if not _hidden(f.relative_to(path).as_posix()))
-    else:
-        files = [path]
-    stats = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns) for f in files]
-    stamp = hashlib.sha256(json.dumps(stats).encode()).hexdigest()
-    remembered = cache.folder() / "digests" / stamp
-    if remembered.is_file() and len(known := remembered.read_text()) == 64:
+    stats = [(str(path), path.stat()) for path in paths]
+    stamp = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats]
+    key = hashlib.sha256(json.dumps([len(paths), stamp]).encode()).hexdigest()
+    note = cache.folder() / "digests" / key
+    if note.is_file() and len(known := note.read_text()) == 64:
         return known
-    digest = hashlib.sha256()
-    for file in files:
-        name = file.relative_to(path).as_posix() if file != path else ""
-        with file.open("rb") as stream:
-            digest.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    temporary = remembered.with_suffix(f".{os.getpid()}")
-    temporary.write_text(digest.hexdigest())
-    temporary.replace(remembered)
-    return digest.hexdigest()
+    found = digest()
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(f".{os.getpid()}")
+    temporary.write_text(found)
+    temporary.replace(note)
+    return found
