@@ -6,7 +6,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 # The environment is made anew when the pins change, whatever the files' times say.
 STAMP := $(VENV)/pins-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 # Runs that a command makes are kept apart from the recorded runs that ship in results/runs.
-export MEDYATE_RESULTS ?= $(CURDIR)/build/runs
+export MEDYATE_RESULTS ?= $(CURDIR)/build/results
 # Two cores are shared better by two processes of one thread each than by two of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 

@@ -1,0 +1,45 @@
+"""The course's own code: every page runs from top to bottom, solutions of exercises included.
+
+The pages are executed in this process, one namespace a page, which is much faster than a kernel each; the book's
+build runs them in kernels.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = sorted((ROOT / "book").rglob("*.md"))
+WITH_CODE = [page for page in COURSE if "{code-cell}" in page.read_text()]
+LESSONS = sorted((ROOT / "book" / "course").glob("*.md"))
+
+pytest.importorskip("myst_nb", reason="the book's pages need the extra `book`")
+
+
+def cells(page: Path) -> list[str]:
+    """The code of a page, cell by cell, without options."""
+    found = []
+    for block in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", page.read_text(), flags=re.M | re.S):
+        block = re.sub(r"\A---\n.*?^---\n", "", block, flags=re.M | re.S)
+        found.append(re.sub(r"\A(:[^\n]*\n)+", "", block))
+    return found
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for number, source in enumerate(cells(page), start=1):
+        exec(compile(source, f"{page.name}, cell {number}", "exec"), namespace)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_every_exercise_has_a_solution(page):
+    text = page.read_text()
+    exercises = re.findall(r"\{exercise-start\}.*\n:label: (\S+)", text)
+    assert exercises == re.findall(r"\{solution-start\} (\S+)", text)
+    assert len(exercises) >= 3 or "{exercise-start}" not in text
