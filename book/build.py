@@ -81,7 +81,9 @@ def build(kind: str) -> Path:
     builder = "singlehtml" if kind == "pdf" else "html"
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", place]
     command += ["--config", settings, "--toc", ROOT / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
-    done = subprocess.run(command, cwd=ROOT)
+    # tqdm misses ipywidgets in a kernel and says so on every page that imports torch
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet)
     if done.returncode:
         sys.exit(done.returncode)
     return output / builder / "index.html"
