@@ -6,6 +6,10 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """Bad input, told in one line that quotes the value and lists what is allowed."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the one line, without the way it came here."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def choose(value: str, allowed: Iterable[str], what: str) -> str:
     """Return ``value`` if it is one of ``allowed``; else an :class:`InputError` that lists them."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from . import networks, plots, schemes, strategies
+import numpy as np
+
+from . import networks, paper, plots, schemes, strategies
 from .errors import InputError, choose, whole
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ ALL = "all"
 class Parameters:
     """A notebook's parameters. Those that it does not have stay None; the others are checked.
 
-    ``network``, ``task``, ``strategy``: registered names (or the paper's); ``tasks``: a list of
-    them, one text with commas, or ``"all"``. ``budget``: elements, or ``"all"`` for the network's tiers. ``epochs``:
+    ``network``, ``task``, ``strategy``: registered names (or the paper's); ``networks``, ``tasks``:
+    a list of them, one text with commas, or ``"all"``. ``budget``: elements, or ``"all"`` for the network's tiers. ``epochs``:
     warm-up not included, or ``"all"``. ``seeds``: one seed, several (``"0,42"`` or a list), or ``"all"``.
     ``layer``: an index or a name. ``mode``: see :data:`MODES`. Raises :class:`InputError` in one
     line that quotes the value and lists what is allowed.
@@ -43,6 +45,7 @@ class Parameters:
 
     notebook: str
     network: str | None = None
+    networks: str | Sequence[str] | None = None
     task: str | None = None
     tasks: str | Sequence[str] | None = None
     strategy: str | None = None
@@ -54,7 +57,7 @@ class Parameters:
 
     def __post_init__(self):
         checks = {
-            "network": _network, "task": _task, "tasks": _tasks, "strategy": _strategy, "budget": _budget,
+            "network": _network, "networks": _networks, "task": _task, "tasks": _tasks, "strategy": _strategy, "budget": _budget,
             "epochs": _epochs, "seeds": _seeds, "layer": _layer, "mode": _mode,
         }  # fmt: skip
         given = {name: getattr(self, name) for name in checks if getattr(self, name) is not None}
@@ -79,6 +82,15 @@ class Parameters:
             return (self.budget,)
         return tier_budgets(self.network)
 
+    def described(self) -> str:
+        """The parameters in words, for a sentence."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)[1:] if field.name != "mode"}
+        shown = {
+            name: ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            for name, value in values.items() if value is not None
+        }  # fmt: skip
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
+
     def command(self, mode: str = "missing", **changes) -> str:
         """The command that runs this notebook with these parameters, but for ``changes``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -102,12 +114,26 @@ def _network(value) -> str:
     return networks.get(_text(value, "network", ", ".join(networks.NETWORKS))).name
 
 
+def _networks(value) -> str | tuple[str, ...]:
+    return _several(value, "networks", _network, list(networks.NETWORKS))
+
+
+def _several(value, what: str, check, allowed: Sequence[str]) -> str | tuple[str, ...]:
+    if value == ALL:
+        return ALL
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names:
+        raise InputError(f"{what} {value!r} is no list of names; allowed: {ALL!r}, {', '.join(allowed)}")
+    return tuple(dict.fromkeys(check(name) for name in names))
+
+
 def known_tasks() -> list[str]:
-    """Tasks that a page can speak of: registered ones and all that something was recorded on."""
+    """Tasks that a page can speak of without any data: registered ones, the paper's and cuts of
+    them, and all that something was recorded on."""
     from . import tasks
 
     recorded = {str(name) for kind in ("run", "rank") for name in table(kind).get("task", [])}
-    return [*tasks.TASKS, *sorted(recorded - set(tasks.TASKS))]
+    return list(dict.fromkeys([*tasks.TASKS, *paper.TASKS, *sorted(recorded)]))
 
 
 def _task(value) -> str:
@@ -120,12 +146,7 @@ def _task(value) -> str:
 
 
 def _tasks(value) -> str | tuple[str, ...]:
-    if value == ALL:
-        return ALL
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not names:
-        raise InputError(f"tasks {value!r} is no list of tasks; allowed: {ALL!r}, {', '.join(known_tasks())}")
-    return tuple(dict.fromkeys(_task(name) for name in names))
+    return _several(value, "tasks", _task, known_tasks())
 
 
 def _strategy(value) -> str:
@@ -202,6 +223,11 @@ def tier_budgets(network: str) -> tuple[int, ...]:
 
 # --- recorded runs ---
 
+# Entries of a config that name the strategy or follow from it, and those that a page varies; all
+# others are the protocol, which runs must share to be compared.
+_STRATEGY = ("strategy", "layers", "order", "metric", "boosted", "ranking")
+_VARIED = ("network", "weights", "task", "budget", "epochs", "seed")
+
 
 def table(kind: str = "run") -> pd.DataFrame:
     """All finished records of a kind, one row each, the config's entries as columns."""
@@ -214,11 +240,192 @@ def pick(frame: pd.DataFrame, parameters: Parameters, names: Sequence[str]) -> p
     """The rows that agree with the named parameters; ``"all"`` agrees with everything."""
     for name in names:
         value = getattr(parameters, name)
-        column = {"seeds": "seed", "tasks": "task"}.get(name, name)
+        column = {"seeds": "seed", "tasks": "task", "networks": "network"}.get(name, name)
         if value is None or value == ALL or frame.empty:
             continue
         frame = frame[frame[column].isin(value if isinstance(value, tuple) else [value])]
     return frame
+
+
+def protocol(frame: pd.DataFrame, kind: str = "run") -> dict[str, object]:
+    """The protocol (all that is neither strategy nor varied) that most of the runs share."""
+    from .config import KINDS
+
+    if frame.empty:
+        return {}
+    names = [name for name in KINDS[kind].fields() if name in frame and name not in _STRATEGY + _VARIED]
+    most = frame.groupby(names, dropna=False, sort=False).size().idxmax()
+    return {name: getattr(value, "item", lambda value=value: value)() for name, value in zip(names, most)}
+
+
+def of_one_protocol(frame: pd.DataFrame, kind: str = "run") -> pd.DataFrame:
+    """The runs of the protocol that most of them share; the others are no fair comparison."""
+    for name, value in protocol(frame, kind).items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
+def _declared(row) -> tuple:
+    """What a run's strategy comes to, its overrides included."""
+    choice = strategies.get(row.strategy).choice
+    # a uniform choice does not look at channels' norms
+    return choice, row.order, None if choice == "uniform" else row.metric, bool(row.boosted)
+
+
+def declaration(strategy: strategies.Strategy) -> tuple:
+    """The same of a declared strategy, to compare with."""
+    metric = None if strategy.choice == "uniform" else strategy.metric
+    return strategy.choice, strategy.order, metric, strategy.boosted
+
+
+def as_named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs of a strategy as its name says: no K given, no order, metric or boost of one's own."""
+    if frame.empty:
+        return frame
+    named = [_declared(row) == declaration(strategies.get(row.strategy)) for row in frame.itertuples()]
+    return frame[frame.layers.isna() & np.array(named)]
+
+
+def strategy_runs(config: Parameters) -> pd.DataFrame:
+    """Recorded runs of the strategies as named, of one protocol, that agree with the parameters."""
+    names = ("network", "networks", "task", "tasks", "strategy", "budget", "epochs", "seeds")
+    return of_one_protocol(as_named(pick(table(), config, names)))
+
+
+def cells(frame: pd.DataFrame, budgeted: bool = True) -> pd.DataFrame:
+    """One row a case, one column a strategy, test top-1 in percent; strategies in the book's order.
+
+    ``budgeted`` leaves out Baseline and Head only, which have no budget.
+    """
+    import pandas as pd
+
+    if budgeted and not frame.empty:
+        frame = frame[frame.strategy.isin(paper.MAIN_STRATEGIES)]
+    if frame.empty:
+        return pd.DataFrame()
+    wide = frame.pivot_table(index=list(_VARIED), columns="strategy", values="test_top1_percent")
+    return wide[[name for name in strategies.STRATEGIES if name in wide]]
+
+
+def leader(frame: pd.DataFrame) -> str:
+    """The column of the highest mean over rows that have all columns, or over all where none has."""
+    whole_rows = frame.dropna()
+    return str((frame if whole_rows.empty else whole_rows).mean().idxmax())
+
+
+# --- accuracy over K: Figs. 6, 7, 11 ---
+
+OVER_LAYERS = ["series", "budget", "layers", "seed", "top1_percent", "alpha_percent", "id"]
+
+
+def layer_counts(network: str) -> list[int]:
+    """The paper's grid of K: 5, 10, .. and all layers (52 of MbV2-w0.35)."""
+    layers = len(backbone(network))
+    return [*range(5, layers - 5, 5), layers]
+
+
+def over_layers(config: Parameters, wanted: Mapping[str, strategies.Strategy]) -> pd.DataFrame:
+    """Recorded runs of the wanted strategies, whatever their K: ``OVER_LAYERS`` columns."""
+    import pandas as pd
+
+    frame = pick(table(), config, ("network", "task", "budget", "epochs", "seeds"))
+    names = {declaration(strategy): name for name, strategy in wanted.items()}
+    if not frame.empty:
+        frame = frame.assign(series=[names.get(_declared(row)) for row in frame.itertuples()])
+        frame = of_one_protocol(frame[frame.series.notna() & frame.K.notna()])
+    if frame.empty:
+        return pd.DataFrame(columns=OVER_LAYERS)
+    frame = frame.assign(layers=frame.K.astype(int), top1_percent=frame.test_top1_percent, alpha_percent=100 * frame.alpha)
+    # a K that was given and the same K by the strategy's rule are the same run
+    frame = frame.drop_duplicates(["series", "budget", "layers", "seed"])
+    return frame.sort_values(["series", "budget", "layers", "seed"])[OVER_LAYERS].reset_index(drop=True)
+
+
+def best_alphas(frame: pd.DataFrame, network: str) -> pd.DataFrame:
+    """For each budget and seed of :func:`over_layers` with two K or more, its best K and alpha_K."""
+    from . import costs
+
+    if frame.empty:
+        return frame
+    several = frame.groupby(["budget", "seed"]).layers.transform("nunique") > 1
+    best = frame[several].sort_values("top1_percent", kind="stable").groupby(["budget", "seed"]).tail(1)
+    total = costs.totals(backbone(network))["total_elements"]
+    return best.assign(budget_percent=100 * best.budget / total).reset_index(drop=True)
+
+
+def best_layers(frame: pd.DataFrame) -> str:
+    """A sentence on each series' best K."""
+    if frame.empty:
+        return "Nothing of ours is drawn."
+    mean = frame.groupby(["series", "layers"], sort=False).top1_percent.mean()
+    found = [f"{name}: K = {mean[name].idxmax()} with {mean[name].max():.1f} %" for name in frame.series.unique()]
+    return "Best of ours: " + "; ".join(found) + "."
+
+
+def grid_over_layers(config: Parameters, wanted: Mapping[str, strategies.Strategy]) -> list:
+    """The :class:`medyate.config.RunConfig` of every wanted strategy, budget, K and seed."""
+    from .config import RunConfig
+
+    if not config.runs:
+        return []
+    seeds = (0,) if config.seeds == ALL else config.seeds
+    shared = _shared(config)
+    return [
+        RunConfig(
+            network=config.network, task=config.task, strategy=_named(strategy), budget=budget, layers=k, seed=seed,
+            order=strategy.order, metric=strategy.metric, boosted=strategy.boosted, **shared,
+        )
+        for strategy in wanted.values() for budget in config.budgets for k in layer_counts(config.network) for seed in seeds
+    ]  # fmt: skip
+
+
+def _named(strategy: strategies.Strategy) -> str:
+    """The registered name that a strategy with other options goes under."""
+    names = [name for name, known in strategies.STRATEGIES.items() if declaration(known) == declaration(strategy)]
+    return names[0] if names else strategy.name
+
+
+def _shared(config: Parameters) -> dict[str, object]:
+    """Epochs, and the protocol that runs recorded with them share, so that a grid gets complete."""
+    epochs = None if config.epochs == ALL else config.epochs
+    recorded = pick(table(), config, ("network", "task", "epochs"))
+    return {"epochs": epochs} | protocol(recorded)
+
+
+def run(configs: Sequence, config: Parameters) -> None:
+    """Run what the mode asks for, and say for each run what came of it. Nothing for ``recorded``."""
+    from . import finetune
+
+    for index, one in enumerate(configs if config.runs else (), start=1):
+        record, was_there = finetune.run(one, force=config.mode == "fresh")
+        done = "recorded already" if was_there else "ran"
+        print(f"{index}/{len(configs)} {one.id}: {done}, test top-1 {record['test_top1_percent']:.2f} %")
+
+
+def beside(ours: pd.DataFrame, paper_values: pd.DataFrame) -> pd.DataFrame:
+    """One table of ours and the paper's for a figure's CSV; ``source`` tells them apart."""
+    import pandas as pd
+
+    both = [("ours", ours), ("paper", paper_values)]
+    return pd.concat([frame.assign(source=name) for name, frame in both if not frame.empty], ignore_index=True)
+
+
+def protocol_note(frame: pd.DataFrame) -> str:
+    """How the runs behind a figure were made, in one sentence, from their records."""
+    ids = set(frame["id"]) if len(frame) else set()
+    chosen = table()
+    chosen = chosen[chosen["id"].isin(ids)] if ids else chosen.iloc[:0]
+    if chosen.empty:
+        return "No runs of ours."
+    common = protocol(chosen)
+    epochs = ", ".join(str(value) for value in sorted(chosen.epochs.unique()))
+    seeds = ", ".join(str(value) for value in sorted(chosen.seed.unique()))
+    return (
+        f"{len(chosen)} recorded runs: {', '.join(sorted(chosen.network.unique()))} on "
+        f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
+        f"{common['resolution']} px, learning rate {common['learning_rate']:g}, batch {common['batch_size']}, "
+        f"batch norm {common['batch_norm']}, seed {seeds}."
+    )
 
 
 # --- display ---

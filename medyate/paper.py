@@ -39,9 +39,9 @@ MAIN_STRATEGIES = (
 )  # fmt: skip
 # Tasks of this project -> the paper's task that they are, or that they are cut from.
 TASKS = {
-    "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10", "cifar100": "CIFAR-100", "cub": "CUB", "cub50": "CUB",
-    "cub200": "CUB", "flowers": "Flowers", "flowers12": "Flowers", "flowers102": "Flowers", "food": "Food",
-    "food10": "Food", "food101": "Food", "pets": "Pets", "vww": "VWW", "qnli": "QNLI", "rte": "RTE", "sst2": "SST2",
+    "cifar-10": "CIFAR-10", "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10", "cifar-100": "CIFAR-100", "cub": "CUB",
+    "cub50": "CUB", "flowers": "Flowers", "flowers12": "Flowers", "food": "Food", "food10": "Food", "pets": "Pets",
+    "vww": "VWW", "qnli": "QNLI", "rte": "RTE", "sst-2": "SST2", "sst2": "SST2",
 }  # fmt: skip
 # What the paper's own tables and TraDy's tables say of the same networks.
 TABLES = {1: ("table1", "trady_table1"), 2: ("table2", "trady_table2"), 3: ("table3", "trady_table3")}

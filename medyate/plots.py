@@ -342,7 +342,7 @@ def p_matrix(p: pd.DataFrame, title: str) -> Figure:
                  ">.999" if value > 0.9995 else f"{value:.3f}".lstrip("0"))  # fmt: skip
     with style():
         figure, (ax,) = _figure(1.9 + 0.5 * len(p))
-        sns.heatmap(p, ax=ax, vmin=0, vmax=1, cmap="RdBu", center=0.5, annot=text, fmt="", linewidths=0.8,
+        sns.heatmap(p, ax=ax, vmin=0, vmax=1, cmap="RdBu_r", center=0.5, annot=text, fmt="", linewidths=0.8,
                     annot_kws={"size": 9}, cbar_kws={"label": "p, row > column"})  # fmt: skip
         ax.set(xlabel="", ylabel="")
         ax.set_title(title)

@@ -1,0 +1,267 @@
+"""The notebooks: with other parameters, with wrong ones, from other folders; and what they share."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medyate import notebook, paper, ranking, strategies
+from medyate.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run_record(accuracy, **config):
+    """A record as a finished run writes it, with made-up numbers, for a network of the paper."""
+    strategy = strategies.get(config.get("strategy", "LaRa MeDyate"))
+    defaults = {
+        "network": "mbv2-w0.35", "weights": "imagenet", "task": "food10", "strategy": strategy.name, "budget": 27_946,
+        "epochs": 5, "warmup_epochs": 1, "seed": 0, "resolution": 128, "batch_size": 32, "learning_rate": 0.125,
+        "momentum": 0.0, "weight_decay": 0.0, "batch_norm": "train", "norm_affine": False, "layers": None,
+        "order": strategy.order, "metric": strategy.metric, "boosted": strategy.boosted,
+        "ranking": "flowers12" if strategy.order else None, "norm_gradient": "last", "probe_batches": 8,
+        "fill": "skip", "count": "paper", "depthwise": "eq4", "execution": "subnet",
+    }  # fmt: skip
+    config = defaults | config
+    k = config["layers"] or 20
+    budget = config["budget"] or 0
+    epochs = [
+        {
+            "epoch": epoch, "learning_rate": 0.1, "train_loss": 1.0, "train_top1_percent": 50.0, "test_loss": 1.0,
+            "test_top1_percent": accuracy, "train_seconds": 2.0, "test_seconds": 0.5, "selected_channels": 300,
+            "selected_layers": 15, "used_elements": budget - 100, "weight_elements": 20_000, "activation_elements": 7_846,
+            "weight_sparsity_percent": 93.0 + 0.1 * epoch, "activation_sparsity_percent": 99.1,
+            "flops_saved_percent": 95.0, "explored_percent": 100 * (1 - 0.8**epoch), "selection_seconds": 0.01,
+            "probe_seconds": 0.0,
+        }
+        for epoch in range(1, config["epochs"] + config["warmup_epochs"] + 1)
+    ]  # fmt: skip
+    digest = abs(hash(json.dumps(config, sort_keys=True)))
+    return {
+        "schema": 1, "kind": "run", "id": f"run-{digest}", "status": "finished", "config": config,
+        "network": {"total_elements": 1_252_320, "weight_elements": 288_864, "activation_elements": 963_456},
+        "search_space": {"K": k, "layers": [], "elements": 9_000 * k, "alpha": budget / (9_000 * k)},
+        "epochs": epochs, "test_top1_percent": accuracy, "seconds": 15.0, "peak_memory_bytes": 1, "selection": {},
+        "environment": {"device": "cpu", "commit": "0" * 40}, "arrays": None,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """Writes records into a folder of one's own, and hides those that ship with the checkout."""
+    from medyate import storage
+
+    monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MEDYATE_FIGURES", str(tmp_path / "figures"))
+    shipped = storage.folders("paper")
+    monkeypatch.setattr(
+        storage, "folders", lambda kind: shipped if kind == "paper" else [tmp_path / "results" / kind]
+    )
+    folder = tmp_path / "results" / "runs"
+    folder.mkdir(parents=True)
+
+    def write(*found):
+        for record in found:
+            (folder / f"{record['id']}.json").write_text(json.dumps(record))
+
+    return write
+
+
+def papermill(name, tmp_path, cwd=None, **parameters):
+    """Execute a notebook as a user would; returns the process and the texts that it displayed."""
+    words = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{name}.ipynb"), str(tmp_path / "out.ipynb")]
+    for key, value in parameters.items():
+        words += ["-p", key, str(value)]
+    environment = {"MEDYATE_FIGURES": str(tmp_path / "figures")}
+    import os
+
+    done = subprocess.run(
+        [*words, "-k", "python3", "--no-progress-bar"], capture_output=True, text=True, cwd=cwd or tmp_path,
+        env=os.environ | environment, timeout=240, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    out = tmp_path / "out.ipynb"
+    shown = ""
+    if out.exists():
+        for cell in json.loads(out.read_text())["cells"]:
+            for output in cell.get("outputs", []):
+                shown += "".join(output.get("text", [])) + json.dumps(output.get("data", {}), ensure_ascii=False)
+    return done, shown
+
+
+# --- the files ---
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_stripped_paired_and_has_one_cell_of_parameters(path):
+    import jupytext
+
+    content = json.loads(path.read_text())
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in content["cells"])
+    tagged = [cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    lines = [line for line in "".join(tagged[0]["source"]).splitlines() if line.strip()]
+    assert 1 <= len(lines) <= 6
+    assert all(" = " in line and ": " in line.split("=")[0] and "  # " in line for line in lines), lines
+    script = jupytext.read(path.with_suffix(".py"))
+    assert [cell.source for cell in script.cells] == ["".join(cell["source"]) for cell in content["cells"]]
+    assert not any("raises-exception" in cell["metadata"].get("tags", []) for cell in content["cells"])
+
+
+def test_there_is_a_notebook_for_every_figure_and_table():
+    wanted = {f"fig{number}" for number in range(1, 12)} | {"table1", "table2", "table3"}
+    assert wanted <= {path.stem for path in NOTEBOOKS}
+
+
+# --- executed ---
+
+
+def test_fig6_for_one_budget_from_another_folder(tmp_path):
+    done, shown = papermill("fig6", tmp_path, budget=27946)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Passed unknown parameter" not in done.stderr and "data:image/svg+xml" in shown
+    assert {path.suffix for path in (tmp_path / "figures").glob("fig6a.*")} == {".svg", ".pdf", ".csv"}
+    table = pd.read_csv(tmp_path / "figures" / "fig6a.csv")
+    assert set(table.series) == {"27,946 (110 kB)"} and set(table[table.source == "paper"].layers) >= {5, 20, 52}
+
+
+def test_fig6_where_nothing_was_recorded_says_so_and_how_to_run_it(tmp_path):
+    done, shown = papermill("fig6", tmp_path, network="proxyless-w0.3", task="digits", epochs=7)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Nothing recorded" in shown
+    assert "medyate fig6 -p network proxyless-w0.3 -p task digits -p budget all -p epochs 7 -p seeds 0 -p mode missing" in shown
+    assert "data:image/svg+xml" in shown  # the paper's curves
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("fig6", {"budget": "abc"}, "budget 'abc' is not an integer; allowed: a number of elements such as 27946, or 'all'"),
+        ("fig6", {"network": "resnet"}, "unknown network 'resnet'; allowed: "),
+        ("fig8", {"networks": "mbv2-w0.35,vgg"}, "unknown network 'vgg'; allowed: "),
+    ],
+)
+def test_wrong_parameters_end_in_one_line_before_anything_is_computed(tmp_path, name, parameters, message):
+    done, shown = papermill(name, tmp_path, **parameters)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "InputError: " in line]
+    assert lines and message in lines[-1]
+    assert "data:image" not in shown and not (tmp_path / "figures").exists()
+
+
+# --- parameters ---
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"network": 3}, "network 3 is not a name; allowed: mbv2-w0.35"),
+        ({"task": "nowhere"}, "unknown task 'nowhere'"),
+        ({"budget": 0, "network": "mbv2-w0.35"}, "budget 0 is out of range"),
+        ({"budget": 24, "network": "mbv2-w0.35"}, "budget 24 is below the cheapest channel of 'mbv2-w0.35'; allowed: at least 25"),
+        ({"budget": True}, "budget True is not an integer"),
+        ({"budget": 27946.0}, "budget 27946.0 is not an integer"),
+        ({"epochs": "ten"}, "epochs 'ten' is out of range"),
+        ({"epochs": 0}, "epochs 0 is out of range"),
+        ({"seeds": "a,b"}, "seeds 'a,b' are not seeds"),
+        ({"seeds": []}, "seeds [] are not seeds"),
+        ({"seeds": -1}, "seeds -1 are not seeds"),
+        ({"mode": "rerun"}, "unknown mode 'rerun'; allowed: recorded, missing, fresh"),
+        ({"strategy": "Magic"}, "unknown strategy 'Magic'; allowed: SU, Det RGN"),
+        ({"networks": 7}, "networks 7 is no list of names; allowed: 'all', mbv2-w0.35"),
+        ({"layer": 1.5}, "layer 1.5 is no layer"),
+    ],
+)  # fmt: skip
+def test_parameters_quote_what_is_wrong_and_list_what_is_allowed(records, given, message):
+    with pytest.raises(InputError) as caught:
+        notebook.Parameters("fig6", **given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_parameters_take_what_papermill_gives(records):
+    config = notebook.Parameters(
+        "fig6", network="MbV2-w0.35", task="DIGITS", budget=27946, seeds="0, 42", mode="recorded"
+    )
+    assert (config.network, config.task, config.budgets, config.seeds) == ("mbv2-w0.35", "digits", (27946,), (0, 42))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.budget = 1
+    assert config.command() == (
+        "medyate fig6 -p network mbv2-w0.35 -p task digits -p budget 27946 -p seeds 0,42 -p mode missing"
+    )
+    assert notebook.Parameters("fig6", network="mcunet", budget="all").budgets[::2] == paper.budgets("mcunet-in1")
+
+
+# --- recorded runs ---
+
+
+def test_over_layers_takes_one_protocol_and_one_strategy(records):
+    records(
+        *[run_record(60 + k / 10, layers=k) for k in (5, 20, 52)],
+        run_record(99, layers=10, strategy="LaRa TraDy"),
+        run_record(98, layers=10, batch_norm="frozen"),
+        run_record(97, layers=10, metric="rgn"),
+        run_record(96, layers=10, seed=1),
+        run_record(61.9),  # K = 20 by the rule: the same run as with K given
+    )
+    config = notebook.Parameters("fig6", network="mbv2-w0.35", task="food10", budget="all", epochs=5, seeds=0)
+    found = notebook.over_layers(config, {"x": strategies.get("LaRa MeDyate")})
+    assert list(found.layers) == [5, 20, 52] and set(found.series) == {"x"}
+    assert set(found.columns) == set(notebook.OVER_LAYERS)
+    best = notebook.best_alphas(found, "mbv2-w0.35")
+    assert list(best.layers) == [52]
+    assert best.alpha_percent[0] == pytest.approx(100 * 27_946 / (9_000 * 52))
+    assert best.budget_percent[0] == pytest.approx(100 * 27_946 / 1_252_320)
+    # the same with another metric is another series, and Prev MeDyate is LaRa MeDyate by RGN order
+    wanted = {
+        "rgn": strategies.with_options(strategies.get("LaRa MeDyate"), metric="rgn"),
+        "prev": strategies.with_options(strategies.get("LaRa MeDyate"), order="rgn"),
+    }
+    records(run_record(50, layers=15, strategy="Prev MeDyate"))
+    found = notebook.over_layers(config, wanted)
+    assert dict(zip(found.series, found.top1_percent)) == {"rgn": 97, "prev": 50}
+
+
+def test_cells_pair_only_what_differs_in_nothing_but_the_strategy(records):
+    for seed in (0, 1, 2):
+        records(run_record(70 + seed, seed=seed), run_record(69 + 0.9 * seed, seed=seed, strategy="LaRa TraDy"))
+    records(run_record(10, strategy="SU", batch_norm="frozen"), run_record(99, layers=3, seed=5))
+    config = notebook.Parameters("fig8", networks="all", tasks="all", seeds="all", epochs="all")
+    cells = notebook.cells(notebook.strategy_runs(config))
+    assert list(cells.columns) == ["LaRa TraDy", "LaRa MeDyate"] and len(cells) == 3
+    assert notebook.leader(cells) == "LaRa MeDyate"
+
+
+def test_nothing_recorded_gives_empty_tables_not_errors(records):
+    config = notebook.Parameters("fig6", network="mcunet", task="digits", budget="all", seeds="all", epochs="all")
+    assert notebook.over_layers(config, {"x": strategies.get("LaRa MeDyate")}).empty
+    assert notebook.cells(notebook.strategy_runs(config)).empty
+    assert notebook.protocol_note(notebook.over_layers(config, {})) == "No runs of ours."
+
+
+def test_the_grid_is_the_papers_and_keeps_to_the_recorded_protocol(records, tmp_path):
+    layers = [layer.name for layer in notebook.backbone("mbv2-w0.35")]
+    (tmp_path / "results" / "rankings").mkdir()
+    ranking.save(ranking.Ranking("mbv2-w0.35", "some", tuple(layers), (1.0,) * 52, (1.0,) * 52))
+    records(run_record(60, task="digits", batch_norm="frozen", warmup_epochs=0, layers=5))
+    config = notebook.Parameters(
+        "fig7", network="mbv2-w0.35", task="digits", budget=27946, epochs=5, seeds="0,1", mode="missing"
+    )
+    wanted = {"prev": strategies.with_options(strategies.get("LaRa MeDyate"), order="rgn", metric="rgn")}
+    grid = notebook.grid_over_layers(config, wanted)
+    assert [one.layers for one in grid] == [k for k in sorted(set(paper.curves("fig7").layers)) for _ in (0, 1)]
+    assert {(one.batch_norm, one.warmup_epochs, one.order, one.metric) for one in grid} == {("frozen", 0, "rgn", "rgn")}
+    recorded = dataclasses.replace(config, mode="recorded")
+    assert notebook.grid_over_layers(recorded, wanted) == []
+
+
+# --- tables on a page ---
+
+
+def test_latex_escapes_and_aligns():
+    text = notebook.latex(pd.DataFrame({"a_b": [1.234, np.nan], "c%": ["x & y", "±"]}))
+    assert r"a\_b & c\% \\" in text and r"1.23 & x \& y \\" in text and r"-- & $\pm$ \\" in text
