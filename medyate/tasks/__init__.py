@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: The short side of a kept training image is at most this many times the resolution.
-KEPT_RESOLUTIONS = 2
+KEPT_RESOLUTIONS = 1.5
 
 Data = ImageData
 
@@ -41,9 +41,10 @@ def load(name: str | Task, *, resolution: int = 128) -> ImageData | TextData:
     """Load a task by name (see :func:`get`). resolution: of image batches, in pixels.
 
     Images are decoded on the first call and memory-mapped from then on. The short side of a
-    training image is reduced to at most twice the resolution (256 pixels at the paper's 128);
-    smaller images stay as they are, so crops are taken from slightly softer images than the
-    originals where a data set has larger ones. Evaluation images are computed from the originals.
+    training image is reduced to at most 1.5 times the resolution (192 pixels at the paper's 128);
+    smaller images stay as they are. So where a data set has larger images, crops of less than half
+    the area are softer than crops of the originals; in return all of Food-101 takes 11 GB of disk.
+    Evaluation images are computed from the originals.
 
     Raises InputError where data are missing, damaged, or not of the task's sizes.
     """
@@ -55,7 +56,7 @@ def load(name: str | Task, *, resolution: int = 128) -> ImageData | TextData:
         task.source,
         lambda samples: _check(task, samples),
         resolution=resolution,
-        kept_side=KEPT_RESOLUTIONS * resolution,
+        kept_side=round(KEPT_RESOLUTIONS * resolution),
         resize=task.resize,
     )
     return ImageData(

@@ -49,7 +49,7 @@ class Draws:
     """The random numbers of N images.
 
     boxes: int64 [N, 4] (top, left, height, width in pixels); flips: bool [N];
-    factors: float64 [N, 3] (brightness, contrast, saturation);
+    factors: float64 or float32 [N, 3] (brightness, contrast, saturation);
     orders: int64 [N, 3], which of the three comes first, second, third.
     """
 
@@ -57,6 +57,14 @@ class Draws:
     flips: Tensor
     factors: Tensor
     orders: Tensor
+
+    def __getitem__(self, rows: slice) -> "Draws":
+        return Draws(self.boxes[rows], self.flips[rows], self.factors[rows], self.orders[rows])
+
+    def to(self, device: torch.device) -> "Draws":
+        """On ``device``, the factors as float32: not every device has float64."""
+        numbers = (self.boxes, self.flips, self.factors.float(), self.orders)
+        return Draws(*(column.to(device) for column in numbers))
 
 
 def draw(
@@ -178,7 +186,7 @@ def augment_many(crops: Tensor, draws: Draws, resolution: int) -> Tensor:
     grey_weights = torch.tensor(GREY, device=images.device).view(1, 3, 1, 1)
     for position in range(3):
         step = draws.orders[:, position, None]
-        factor = draws.factors.gather(1, step).float().view(-1, 1, 1, 1)
+        factor = draws.factors.gather(1, step).view(-1, 1, 1, 1)
         step = step.view(-1, 1, 1, 1)
         grey = (images * grey_weights).sum(1, keepdim=True)
         reference = torch.where(step == CONTRAST, grey.mean((2, 3), keepdim=True), grey)

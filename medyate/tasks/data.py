@@ -11,7 +11,7 @@ from . import cache
 from .augment import Augmentation, Draws, augment_many, augment_one, draw, normalise_
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Training or test part of images. labels: int64 [N]."""
 
@@ -21,7 +21,7 @@ class Split:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextSplit:
     """Training or test part of texts. labels: int64 [N]; texts: N times one or two sentences."""
 
@@ -32,7 +32,7 @@ class TextSplit:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextData:
     """A loaded text task; ``test`` is the development set. length: of its sequences, in tokens."""
 
@@ -43,7 +43,7 @@ class TextData:
     test: TextSplit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageData:
     """A loaded image task.
 
@@ -96,16 +96,16 @@ class ImageData:
             draws = None
             if augment:
                 draws = draw(heights, widths, self.augmentation, generator)
-            elif device.type != "cpu":
-                raise InputError("augment=False on the split 'train' is for the CPU")
             batches = self._train_batches(order, draws, batch_size, device)
         return _channels_last(batches) if channels_last else batches
 
     def _test_batches(self, batch_size: int, device: torch.device):
         images = self._on(device, "test")
+        if images is None:
+            images = self.decoded.test
         labels = self.test.labels.to(device)
         for start in range(0, len(images), batch_size):
-            some = images[start : start + batch_size].float()
+            some = images[start : start + batch_size].to(device).float()
             yield normalise_(some), labels[start : start + batch_size]
 
     def _train_batches(self, order: Tensor, draws: Draws | None, batch_size: int, device):
@@ -113,15 +113,12 @@ class ImageData:
             rows = slice(start, start + batch_size)
             labels = self.train.labels[order[rows]].to(device)
             if draws is None:
-                images = self._plain(order[rows])
+                images = self._plain(order[rows]).to(device)
             else:
-                some = Draws(
-                    draws.boxes[rows], draws.flips[rows], draws.factors[rows], draws.orders[rows]
-                )
                 if device.type == "cpu":
-                    images = self._augmented_on_cpu(order[rows], some)
+                    images = self._augmented_on_cpu(order[rows], draws[rows])
                 else:
-                    images = self._augmented_on(device, order[rows], some)
+                    images = self._augmented_on(device, order[rows], draws[rows])
             yield images, labels
 
     def _image(self, index: int) -> Tensor:
@@ -138,20 +135,27 @@ class ImageData:
         return out
 
     def _augmented_on(self, device: torch.device, indices: Tensor, draws: Draws) -> Tensor:
-        pixels = self._on(device, "train").view(-1, 3)
-        starts, widths = self.decoded.starts[indices] // 3, self.decoded.widths[indices]
-        height, width = draws.boxes[:, 2:].amax(0).tolist()
-        top, left = draws.boxes[:, 0], draws.boxes[:, 1]
-        # One small copy to the device holds all numbers of the batch.
-        numbers = torch.stack((starts + top * widths + left, widths, *draws.boxes.T), 1).to(device)
-        moved = Draws(
-            numbers[:, 2:], draws.flips.to(device), draws.factors.to(device), draws.orders.to(device)
-        )
-        first, stride, _, _, tall, wide = (column[:, None, None] for column in numbers.T)
-        row = torch.arange(height, device=device)[:, None].minimum(tall - 1)
-        column = torch.arange(width, device=device).minimum(wide - 1)
-        crops = pixels[first + row * stride + column]
-        return augment_many(crops, moved, self.resolution)
+        """Like :meth:`_augmented_on_cpu`, but as a few operations on the whole batch."""
+        crops = self._crops(device, indices, draws.boxes)
+        return augment_many(crops, draws.to(device), self.resolution)
+
+    def _crops(self, device: torch.device, indices: Tensor, boxes: Tensor) -> Tensor:
+        """The crops at the top left of frames of the largest height and width: [B, H, W, 3]."""
+        height, width = boxes[:, 2:].amax(0).tolist()
+        pixels = self._on(device, "train")
+        if pixels is None:  # too large for the device
+            crops = torch.zeros(len(indices), height, width, 3, dtype=torch.uint8)
+            for crop, index, box in zip(crops, indices.tolist(), boxes.tolist(), strict=True):
+                top, left, tall, wide = box
+                crop[:tall, :wide] = self._image(index)[top : top + tall, left : left + wide]
+            return crops.to(device)
+        strides = self.decoded.widths[indices]
+        first = self.decoded.starts[indices] // 3 + boxes[:, 0] * strides + boxes[:, 1]
+        numbers = torch.stack((first, strides, boxes[:, 2], boxes[:, 3])).to(device)
+        first, strides, tall, wide = numbers[:, :, None, None]
+        rows = torch.arange(height, device=device)[:, None].minimum(tall - 1)
+        columns = torch.arange(width, device=device).minimum(wide - 1)
+        return pixels.view(-1, 3)[first + rows * strides + columns]
 
     def _plain(self, indices: Tensor) -> Tensor:
         from PIL import Image
@@ -163,13 +167,15 @@ class ImageData:
             one.copy_(torch.tensor(view).permute(2, 0, 1))
         return normalise_(out)
 
-    def _on(self, device: torch.device, split: str) -> Tensor:
-        """All pixels of a split on ``device``; copied there once."""
+    def _on(self, device: torch.device, split: str) -> Tensor | None:
+        """All pixels of a split on ``device``, copied there once; None if they need too much."""
         pixels = getattr(self.decoded, split)
         if device.type == "cpu":
             return pixels
         if (device, split) not in self._resident:
-            self._resident[device, split] = pixels.to(device)
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 32
+            fits = pixels.numel() <= free // 2
+            self._resident[device, split] = pixels.to(device) if fits else None
         return self._resident[device, split]
 
 

@@ -20,10 +20,8 @@ class DigitsSource:
     downloads = ()
 
     def places(self) -> dict[str, Path]:
+        """No file: the images come with scikit-learn."""
         return {}
-
-    def present(self) -> bool:
-        return True
 
     def digest(self) -> str:
         images, labels = _arrays()

@@ -25,9 +25,9 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
             which case the message says what to put where.
     """
     task = registry.get(name)
-    if task.source.present():
-        task.source.digest()  # verifies
-        return list(task.source.places().values())
+    if (here := task.source.places()) is not None:
+        task.source.digest()  # verifies the checksums
+        return list(here.values())
     places = []
     for file in task.source.downloads:
         place = files.find(file.name)
@@ -127,7 +127,7 @@ def listing() -> list[dict]:
             "test": task.test_size,
             "licence": task.licence,
             "epochs": task.epochs,
-            "present": task.source.present(),
+            "present": task.source.places() is not None,
         }
         for task in registry.TASKS.values()
     ]

@@ -46,12 +46,8 @@ class OfficialSource:
     def downloads(self) -> tuple[RemoteFile, ...]:
         return self.archives[0]
 
-    def present(self) -> bool:
-        """Whether all files of one alternative are here; their content is not looked at."""
-        return self.places() is not None
-
     def places(self) -> dict[str, Path] | None:
-        """Where the files of the first complete alternative lie, by their name; else None."""
+        """Where the files of the first complete alternative lie, by name; else None. Unchecked."""
         for archives in self.archives:
             places = {archive.name: data_files.find(archive.name) for archive in archives}
             if None not in places.values():

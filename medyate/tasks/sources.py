@@ -58,10 +58,8 @@ class FolderSource:
     downloads = ()
 
     def places(self) -> dict[str, Path]:
+        """Where the data lie."""
         return {self.name: self.path}
-
-    def present(self) -> bool:
-        return self.path.exists()
 
     def digest(self) -> str:
         """Changes whenever a file in the folder does."""

@@ -53,10 +53,8 @@ class TextSource:
     downloads = ()
 
     def places(self) -> dict[str, Path]:
+        """Where the data lie."""
         return {self.name: self.path}
-
-    def present(self) -> bool:
-        return self.path.exists()
 
     def digest(self) -> str:
         return content_digest(self.path)
