@@ -203,6 +203,10 @@ def _tar_files(path: Path) -> Files:
             name = _safe(path, member.name, member.issym() or member.islnk())
             if member.isfile():
                 files[name] = _Slice(path, stream, member.offset_data, member.size)
+        # A tar ends with zeros; one that was cut between two members would pass as shorter.
+        stream.seek(archive.offset)
+        if not (end := stream.read(tarfile.BLOCKSIZE)) or any(end):
+            raise InputError(f"{str(path)!r} is truncated")
     return files
 
 
