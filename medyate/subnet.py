@@ -115,36 +115,49 @@ class _Split:
             self._non_persistent_buffers_set.discard(name)
         self._parameters["weight"] = whole
 
-    def folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Weight and bias with the batch norm folded in, and its scale."""
-        with torch.no_grad():
-            weight, bias, scale = self.weight.detach(), self.bias, None
-            if self.norm is not None:
-                scale, shift = kernels.folded(self.norm)
-                weight = weight * scale.view(-1, 1, 1, 1)
-                bias = shift if bias is None else torch.addcmul(shift, bias, scale)
-                scale = scale.to(dtype)
-            return weight.to(dtype), None if bias is None else bias.to(dtype), scale
+    # The folded weight is made for each use and not kept: it would be a second copy of the network.
+
+    def scale(self) -> Tensor | None:
+        """The folded batch norm's factor per output channel; None without one."""
+        return None if self.norm is None else kernels.scale_of(self.norm)
+
+    def folded_weight(self, scale: Tensor | None) -> Tensor:
+        """The whole weight times the folded batch norm's factor. Not differentiable."""
+        weight = self._parameters.get("weight")
+        weight = self._assemble() if weight is None else weight
+        return weight.detach() if scale is None else weight.detach() * scale.view(-1, 1, 1, 1)
+
+    def output(self, x: Tensor) -> Tensor:
+        """What the layer gives for an input that is padded already, batch norm and activation included."""
+        scale = self.scale()
+        weight, bias = self.folded_weight(scale), self.bias
+        if scale is not None:
+            shift = kernels.shift_of(self.norm, scale)
+            bias = shift if bias is None else torch.addcmul(shift, bias.detach(), scale)
+        if weight.dtype != x.dtype:  # autocast
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        if not self.rectifies:
+            return self.geometry.forward(x, weight, bias)
+        return self.geometry.rectified(x, weight, bias, self.ceiling)
 
     def chosen(self, x: Tensor) -> Tensor:
         """The selected channels of the input; the input itself, not a copy, where that is all."""
-        side = -1 if self.geometry.linear else 1
+        linear = self.geometry.linear
         channels = self.channels
-        if len(channels) == x.shape[side]:
+        if len(channels) == x.shape[-1 if linear else 1]:
             return x
-        if side == 1 and x.is_contiguous(memory_format=torch.channels_last):
-            # gather along the innermost dimension and stay channels_last
-            return x.permute(0, 2, 3, 1).index_select(3, channels).permute(0, 3, 1, 2)
-        return x.index_select(side, channels)
+        return x.index_select(-1, channels) if linear else kernels.gather(x, channels)
 
     def compact_gradient(self, grad: Tensor, chosen: Tensor, scale: Tensor | None) -> Tensor:
         """The gradient of ``selected_weight``; the folded scale belongs to each output channel."""
         kernel = (1, 1) if self.geometry.linear else tuple(self.selected_weight.shape[2:])
+        chosen = self.padded(chosen)
         owners = self.channels
         if self.geometry.groups > 1:
             owners = owners // (self.in_channels // self.geometry.groups)
         found = self.geometry.weight_gradient(grad, chosen, owners, kernel)
         if scale is not None:
+            scale = scale.to(found.dtype)
             if self.geometry.groups == 1:
                 found = found * scale.view(-1, *[1] * (found.dim() - 1))
             else:
@@ -162,11 +175,11 @@ class _Split:
     def _run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and (x.requires_grad or self.selected_weight is not None):
             return kernels.Project.apply(x, self.selected_weight, self)
-        weight, bias, _ = self.folded(x.dtype)
-        out = self.geometry.forward(self.padded(x), weight, bias)
-        return kernels.rectify_(out, self.ceiling) if self.rectifies else out
+        with torch.no_grad():
+            return self.output(self.padded(x))
 
     def padded(self, x: Tensor) -> Tensor:
+        """The input after a padding step of the layer's own."""
         return x
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
