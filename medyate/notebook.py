@@ -65,10 +65,20 @@ class Parameters:
             object.__setattr__(self, name, checks[name](value))
         if isinstance(self.budget, int) and self.network is not None:
             _enough(self.budget, self.network)
-        if self.runs and self.task is not None:
-            from . import tasks
+        if self.runs:
+            self._check_what_runs()
 
-            tasks.get(self.task)  # the data must be there before anything runs
+    def _check_what_runs(self) -> None:
+        """The data must be there before anything runs, and "all" must not mean every data set."""
+        from . import tasks
+
+        if self.tasks == ALL:
+            raise InputError(
+                f"tasks {ALL!r} cannot be run in mode {self.mode!r}; allowed: names with commas between, of {', '.join(tasks.TASKS)}"
+            )
+        for task in self.tasks or (self.task,):
+            if task is not None:
+                tasks.get(task)
 
     @property
     def runs(self) -> bool:
@@ -78,9 +88,13 @@ class Parameters:
     @property
     def budgets(self) -> tuple[int, ...]:
         """The budgets that are meant, in elements: the one given, or the five tiers of the network."""
+        return (self.budget,) if isinstance(self.budget, int) else tier_budgets(self.network)
+
+    def budgets_of(self, network: str) -> tuple[int, ...]:
+        """The one budget given, or those of Table 1; one as for the other networks where it has none."""
         if isinstance(self.budget, int):
             return (self.budget,)
-        return tier_budgets(self.network)
+        return tuple(schemes.PRINTED_BUDGETS.get(network, {1: 27_946}).values())
 
     def described(self) -> str:
         """The parameters in words, for a sentence."""
@@ -313,6 +327,90 @@ def leader(frame: pd.DataFrame) -> str:
     return str((frame if whole_rows.empty else whole_rows).mean().idxmax())
 
 
+def epochs_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The epochs of runs, one row each: the run's columns and the epoch's."""
+    import pandas as pd
+
+    from . import runs
+
+    rows = []
+    for run in frame.to_dict("records"):
+        rows += [run | epoch for epoch in runs.load(run["id"])["epochs"]]
+    return pd.DataFrame(rows)
+
+
+def example_selection(config: Parameters, frame: pd.DataFrame) -> tuple[dict, int, str]:
+    """A selection within the budget: the last epoch's of a recorded LaRa MeDyate run, else one drawn
+    uniformly from all layers. Returns channels by layer, the size N of its pool, and its origin."""
+    import torch
+
+    from . import runs
+
+    layers = backbone(config.network)
+    for run_id in frame[frame.strategy == "LaRa MeDyate"]["id"] if len(frame) else ():
+        record = runs.load(run_id)
+        if record.get("selection"):
+            inside = set(record["search_space"]["layers"])
+            pool = sum(layer.channels for layer in layers if layer.name in inside)
+            return record["selection"], pool, f"the last epoch of run `{run_id}`"
+    uniform = strategies.Strategy("uniform", "all channels alike", "uniform")
+    selector = strategies.Selector(uniform, layers, config.budget, torch.Generator().manual_seed(0))
+    pool = sum(layer.channels for layer in layers)
+    return dict(selector.select().channels), pool, "drawn uniformly from all layers, seed 0"
+
+
+def epoch_size(frame: pd.DataFrame) -> tuple[int, int]:
+    """Training images and batch size of recorded runs; those of Food-101 and the default without."""
+    from . import runs
+
+    if frame.empty:
+        return 75_750, 32
+    record = runs.load(frame["id"].iloc[0])
+    return record["train_images"], record["config"]["batch_size"]
+
+
+# --- recorded rankings: Figs. 3, 4, 5 ---
+
+
+def rankings(config: Parameters) -> pd.DataFrame:
+    """Recorded preliminary fine-tunings of one protocol that agree with the parameters."""
+    names = ("network", "networks", "task", "tasks", "epochs", "seeds")
+    return of_one_protocol(pick(table("rank"), config, names), "rank")
+
+
+def layer_metric(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Layers x rankings: the accumulated ``lara`` or ``layer_rgn``, columns named "task, seed"."""
+    import pandas as pd
+
+    from . import runs
+
+    columns = {}
+    for row in frame.itertuples():
+        record = runs.load(row.id)
+        columns[f"{row.task}, {row.seed}"] = pd.Series(record[metric], index=record["layers"])
+    return pd.DataFrame(columns)
+
+
+def channel_norms(run_id: str, kind: str = "mean") -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Epochs x channels of a ranking's gradient norms, the layer of each channel, the layers' names.
+
+    ``kind``: ``mean`` over an epoch's steps, or of its ``last`` step.
+    """
+    from . import runs
+
+    record = runs.load(run_id)
+    arrays = runs.arrays(record)
+    return arrays[f"channel_norms_{kind}"], arrays["layer_of_channel"], record["layers"]
+
+
+def layer_index(wanted: int | str, names: Sequence[str]) -> int:
+    """The index of a layer that is given by index or name; a module's last part may be left out."""
+    if isinstance(wanted, int):
+        return whole(wanted, "layer", 0, len(names) - 1)
+    short = [name.removesuffix(".conv") for name in names]
+    return short.index(choose(wanted.removesuffix(".conv"), short, "layer"))
+
+
 # --- accuracy over K: Figs. 6, 7, 11 ---
 
 OVER_LAYERS = ["series", "budget", "layers", "seed", "top1_percent", "alpha_percent", "id"]
@@ -379,17 +477,60 @@ def grid_over_layers(config: Parameters, wanted: Mapping[str, strategies.Strateg
     ]  # fmt: skip
 
 
+def grid_of_strategies(
+    config: Parameters, names: Sequence[str] = paper.MAIN_STRATEGIES, budgets: Sequence[int] | None = None
+) -> list:
+    """The :class:`medyate.config.RunConfig` of every strategy, network, task, budget and seed.
+
+    ``budgets`` None takes the config's one, or each network's budgets of Table 1. SU is left out
+    where the budget is no tier of its schemes.
+    """
+    from .config import RunConfig
+
+    if not config.runs:
+        return []
+    seeds = (0,) if config.seeds in (ALL, None) else config.seeds
+    chosen = (config.network,) if config.network else config.networks
+    found = []
+    for network in schemes.PRINTED_BUDGETS if chosen == ALL else chosen:
+        sizes = budgets or config.budgets_of(network)
+        for task in config.tasks or (config.task,):
+            shared = _shared(config)
+            found += [
+                RunConfig(network=network, task=task, strategy=name, budget=budget, seed=seed, **shared)
+                for budget in sizes for name in names for seed in seeds
+                if name != "SU" or budget in tier_budgets(network)
+            ]  # fmt: skip
+    return found
+
+
+def grid_of_rankings(config: Parameters) -> list:
+    """The :class:`medyate.config.RankConfig` of every network, task and seed."""
+    from .config import RankConfig
+
+    if not config.runs:
+        return []
+    seeds = (0,) if config.seeds in (ALL, None) else config.seeds
+    chosen = (config.network,) if config.network else config.networks
+    shared = _shared(config, "rank")
+    return [
+        RankConfig(network=network, task=task, seed=seed, **shared)
+        for network in (schemes.PRINTED_BUDGETS if chosen == ALL else chosen)
+        for task in config.tasks or (config.task,) for seed in seeds
+    ]  # fmt: skip
+
+
 def _named(strategy: strategies.Strategy) -> str:
     """The registered name that a strategy with other options goes under."""
     names = [name for name, known in strategies.STRATEGIES.items() if declaration(known) == declaration(strategy)]
     return names[0] if names else strategy.name
 
 
-def _shared(config: Parameters) -> dict[str, object]:
+def _shared(config: Parameters, kind: str = "run") -> dict[str, object]:
     """Epochs, and the protocol that runs recorded with them share, so that a grid gets complete."""
     epochs = None if config.epochs == ALL else config.epochs
-    recorded = pick(table(), config, ("network", "task", "epochs"))
-    return {"epochs": epochs} | protocol(recorded)
+    recorded = pick(table(kind), config, ("network", "networks", "task", "tasks", "epochs"))
+    return {"epochs": epochs} | protocol(recorded, kind)
 
 
 def run(configs: Sequence, config: Parameters) -> None:
@@ -397,7 +538,8 @@ def run(configs: Sequence, config: Parameters) -> None:
     from . import finetune
 
     for index, one in enumerate(configs if config.runs else (), start=1):
-        record, was_there = finetune.run(one, force=config.mode == "fresh")
+        start = finetune.rank if one.kind == "rank" else finetune.run
+        record, was_there = start(one, force=config.mode == "fresh")
         done = "recorded already" if was_there else "ran"
         print(f"{index}/{len(configs)} {one.id}: {done}, test top-1 {record['test_top1_percent']:.2f} %")
 

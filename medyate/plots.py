@@ -379,10 +379,10 @@ def over_epochs(
     return figure
 
 
-def bars(table: pd.DataFrame, label: str, title: str) -> Figure:
+def bars(table: pd.DataFrame, label: str, title: str, start: float = 0) -> Figure:
     """Horizontal bars, a group a strategy: ``series`` (strategy), ``source``, ``value``.
 
-    Sources that start with "paper" are hollow and hatched.
+    Sources that start with "paper" are hollow and hatched. ``start`` is where the axis begins.
     """
     _need(table, ["series", "source", "value"], "the table of bars")
     names = list(dict.fromkeys(table.series))
@@ -401,12 +401,12 @@ def bars(table: pd.DataFrame, label: str, title: str) -> Figure:
                 mean = float(found.value.mean())
                 ax.barh(y, mean, height * 0.9, facecolor="white" if hollow else palette[name][0],
                         edgecolor=palette[name][0], hatch="////" if hollow else None, linewidth=1.2)  # fmt: skip
-                ax.annotate(f" {mean:,.2f} {source}", (mean, y), va="center", fontsize=9)
+                ax.annotate(f" {mean:,.2f}", (mean, y), va="center", fontsize=10)
         ax.set_yticks(range(len(names)), names)
         ax.invert_yaxis()
         ax.set_xlabel(label)
         ax.set_title(title)
-        ax.margins(x=0.3)
+        ax.set_xlim(start, start + 1.3 * (table.value.max() - start))
         ax.grid(axis="y", visible=False)
         _despine([ax])
     return figure

@@ -48,7 +48,32 @@ def run_record(accuracy, **config):
         "network": {"total_elements": 1_252_320, "weight_elements": 288_864, "activation_elements": 963_456},
         "search_space": {"K": k, "layers": [], "elements": 9_000 * k, "alpha": budget / (9_000 * k)},
         "epochs": epochs, "test_top1_percent": accuracy, "seconds": 15.0, "peak_memory_bytes": 1, "selection": {},
+        "train_images": 1_500, "test_images": 500, "classes": 10,
         "environment": {"device": "cpu", "commit": "0" * 40}, "arrays": None,
+    }  # fmt: skip
+
+
+def rank_record(task, seed, folder, epochs=6, network="mbv2-w0.35"):
+    """A record as a finished ranking writes it, and its arrays, with made-up norms."""
+    layers = notebook.backbone(network)
+    generator = np.random.default_rng([seed, len(task)])
+    channels = sum(layer.channels for layer in layers)
+    base = np.random.default_rng(0).lognormal(size=channels) * 0.1
+    norms = np.stack([base * generator.lognormal(sigma=0.3 / (1 + e), size=channels) / (1 + e) for e in range(epochs)])
+    owner = np.repeat(np.arange(len(layers)), [layer.channels for layer in layers])
+    lara = [float(np.sqrt((norms[:, owner == i] ** 2).sum()) / layer.search_elements) for i, layer in enumerate(layers)]
+    rgn = [float(norms[:, owner == i].sum() / layer.channel_elements) for i, layer in enumerate(layers)]
+    config = {
+        "network": network, "task": task, "epochs": epochs - 1, "warmup_epochs": 1, "seed": seed, "weights": "imagenet",
+        "resolution": 128, "batch_size": 32, "learning_rate": 0.125, "batch_norm": "train", "depthwise": "eq4",
+    }  # fmt: skip
+    name = f"rank-{network}-{task}-s{seed}"
+    arrays = {"channel_norms_mean": norms, "channel_norms_last": norms, "layer_of_channel": owner}
+    np.savez_compressed(folder / f"{name}.npz", **{key: np.asarray(value) for key, value in arrays.items()})
+    return {
+        "schema": 1, "kind": "rank", "id": name, "status": "finished", "config": config, "arrays": f"{name}.npz",
+        "layers": [layer.name for layer in layers], "lara": lara, "layer_rgn": rgn, "epochs": [], "seconds": 1.0,
+        "test_top1_percent": 75.0, "environment": {"device": "cpu", "commit": "0" * 40},
     }  # fmt: skip
 
 

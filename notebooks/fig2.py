@@ -1,0 +1,91 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 2: how soon is everything seen?
+#
+# If each epoch draws channels anew at random, worth a share $\alpha$ of the search space, the share not seen after $e$ epochs is $u_e = (1 - \alpha)^e$ (Sec. 3.5). MeDyate gives channels that it has not seen the highest probability, so the paper takes this as its worst case, but does not show what a run of it does. Here both.
+
+# %% tags=["parameters"]
+epochs: int = 20  # how far the curves go
+network: str = "mbv2-w0.35"  # of the recorded runs
+task: str = "food10"  # of the recorded runs
+budget: "int or str" = "all"  # of the recorded runs, in elements
+seeds: "int or str" = "all"  # of the recorded runs: one, several as in "0,42", or "all"
+
+# %%
+import pandas as pd
+
+from medyate import notebook, plots
+
+config = notebook.Parameters("fig2", network=network, task=task, budget=budget, epochs=epochs, seeds=seeds)
+alphas = (0.05, 0.1, 0.2, 0.3, 0.5)
+marks = {8: 0.8, 11: 0.9, 14: 0.95}
+
+# %% [markdown]
+# ## The bound
+#
+# Dashed: $(1 - \alpha)^e$. Dots: the epochs that the paper names for $\alpha = 0.2$. Solid: the part of the search space, by memory, that real runs had not selected up to an epoch.
+
+# %%
+runs = notebook.as_named(notebook.pick(notebook.table(), config, ("network", "task", "budget", "seeds")))
+if not runs.empty:
+    runs = runs[runs.strategy.isin(["LaRa MeDyate", "LaRa TraDy"])]
+observed = notebook.epochs_of(runs)
+if observed.empty:
+    notebook.nothing_recorded(
+        f"LaRa MeDyate on network {config.network}, task {config.task}",
+        f'medyate run --network {config.network} --task {config.task} --strategy "LaRa MeDyate" --budget 27946 --epochs 15',
+        "The bound is shown alone.",
+    )
+else:
+    observed = observed[observed.epoch <= config.epochs]
+    observed["unexplored_percent"] = 100 - observed.explored_percent
+    observed["series"] = observed.strategy
+    observed["bound_percent"] = 100 * (1 - observed.alpha) ** observed.epoch
+bound = pd.DataFrame(
+    [{"series": f"alpha = {alpha}", "epoch": e, "unexplored_percent": 100 * (1 - alpha) ** e} for alpha in alphas for e in range(config.epochs + 1)]
+)
+notebook.show(
+    plots.unexplored(alphas, config.epochs, marks, None if observed.empty else observed),
+    "fig2",
+    notebook.beside(observed, bound),
+    "Unexplored share of the search space over epochs, an exponential decay for each alpha. For alpha of 0.2 it falls "
+    "below 20 percent at epoch 8, 10 percent at epoch 11 and 5 percent at epoch 14.",
+)
+
+# %% [markdown]
+# ## The three epochs
+
+# %%
+rows = []
+for epoch, share in marks.items():
+    row = {"epoch": epoch, "claimed": share, "bound, alpha = 0.2": 1 - 0.8**epoch, "bound, an epoch earlier": 1 - 0.8 ** (epoch - 1)}
+    if not observed.empty:
+        at = observed[observed.epoch == epoch]
+        for name, found in at.groupby("series"):
+            row[f"seen, {name} (n = {len(found)})"] = found.explored_percent.mean() / 100
+            row[f"bound at the alpha of {name}"] = 1 - found.bound_percent.mean() / 100
+    rows.append(row)
+notebook.show_table(pd.DataFrame(rows), "fig2-epochs", "Share of the search space that was seen at least once.")
+if not observed.empty:
+    last = observed[observed.groupby("id").epoch.transform("max") == observed.epoch].groupby("series")
+    notebook.say(
+        "At the last recorded epoch: "
+        + "; ".join(
+            f"{name} had left {frame.unexplored_percent.mean():.1f} % unseen, its bound says {frame.bound_percent.mean():.1f} %"
+            for name, frame in last
+        )
+        + ". The bound counts draws by memory as if every channel had the same chance; a real draw is by channel, and fills "
+        "what is left with channels that fit, so the two need not agree to the digit."
+    )
