@@ -325,6 +325,7 @@ def test_flowers(data, monkeypatch):
     assert found.classes == ("001", "002", "003")
     place = data / "flowers-102"
     place.mkdir()
+    (data / "102flowers.tgz").unlink()
     unpack(place, {f"jpg/image_{n:05d}.jpg": jpeg(10 * n) for n in range(1, 8)})
     for name in ("imagelabels.mat", "setid.mat"):
         (data / name).rename(place / name)

@@ -11,7 +11,7 @@ from . import registry
 from .official import missing, verify
 
 TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 
 
 def fetch(name: str, progress: bool = True) -> list[Path]:
@@ -32,13 +32,13 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
     for file in task.source.downloads:
         place = files.find(file.name)
         if place is None:
-            place = _download(task.name, file, progress)
+            place = _download(task, file, progress)
         verify(file, place)
         places.append(place)
     return places
 
 
-def _download(task: str, file: RemoteFile, progress: bool) -> Path:
+def _download(task: registry.Task, file: RemoteFile, progress: bool) -> Path:
     folder = files.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     part, failures = folder / f"{file.name}.part", []
@@ -56,12 +56,14 @@ def _download(task: str, file: RemoteFile, progress: bool) -> Path:
         else:
             os.replace(part, folder / file.name)
             return folder / file.name
-    raise InputError(f"{missing(task, (file,))}; tried {'; '.join(failures)}")
+    told = missing(task.name, (file,), task.source.folder)
+    raise InputError(f"{told}; tried {'; '.join(failures)}")
 
 
 def _get(url: str, part: Path, report: Callable[[int, int | None], None]) -> None:
     """Append the rest of ``url`` to ``part``. Raises OSError where it breaks off."""
     import requests
+    import urllib3
 
     have = part.stat().st_size if part.exists() else 0
     # Without this header a server may send the content of a .gz unpacked.
@@ -76,12 +78,13 @@ def _get(url: str, part: Path, report: Callable[[int, int | None], None]) -> Non
         total = start + int(length) if length else None
         with part.open("ab" if resumed else "wb") as stream:
             done = start
-            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
-                stream.write(chunk)
-                done += len(chunk)
-                report(done, total)
-    if total is not None and done != total:
-        raise OSError(f"broke off after {done:,} of {total:,} bytes")
+            try:
+                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    report(done, total)
+            except urllib3.exceptions.HTTPError as error:
+                raise OSError(f"broke off after {done:,} bytes: {error}") from None
 
 
 class _Bar:

@@ -17,7 +17,7 @@ import numpy as np
 from .. import files as data_files
 from ..errors import InputError
 from ..files import RemoteFile
-from .sources import Files, Sample, Samples, content_digest, file_digest, tree
+from .sources import Files, Sample, Samples, content_digest, file_digest, stripped, tree
 
 #: Top folders that the readers below know; any other single top folder is stripped.
 TOPS = ("images", "annotations", "meta", "jpg", "train2014", "val2014")
@@ -76,7 +76,11 @@ class OfficialSource:
         files: Files = {}
         for name, place in self._verified().items():
             if place.is_dir() or place.name.endswith(ARCHIVE_SUFFIXES):
-                files |= tree(place, *TOPS)
+                found = tree(place)
+                # CUB's archive has a file beside its one folder.
+                nested = {path: read for path, read in found.items() if "/" in path}
+                below = stripped(nested, *TOPS)
+                files |= found if below is nested else below
             else:
                 files[name] = place.read_bytes
         return self.parse(files)

@@ -67,11 +67,15 @@ class FolderSource:
 
     def read(self) -> Samples:
         """List the images. Raises InputError where the layout is none of the two above."""
-        files = {
-            name: read
-            for name, read in tree(self.path, "train", *TEST_NAMES).items()
-            if name.lower().endswith(IMAGE_SUFFIXES)
-        }
+        files = stripped(
+            {
+                name: read
+                for name, read in tree(self.path).items()
+                if name.lower().endswith(IMAGE_SUFFIXES)
+            },
+            "train",
+            *TEST_NAMES,
+        )
         if not files:
             raise InputError(
                 f"{str(self.path)!r} holds no images; allowed: train/CLASS/*.jpg and "
@@ -129,24 +133,24 @@ class FolderSource:
         return train, {group: images[::5] for group, images in groups.items()}
 
 
-def tree(path: Path, *expected: str) -> Files:
-    """The files of a folder, tar or zip, in order of their paths; hidden ones are left out.
-
-    Where all folders lie in one (as in most archives) and that one is not ``expected``, its files
-    are returned by their path below it.
-    """
+def tree(path: Path) -> Files:
+    """The files of a folder, tar or zip, in order of their paths; hidden ones are left out."""
     if path.is_dir():
         files = _folder_files(path)
     elif path.is_file():
         files = _archive_files(path)
     else:
         raise InputError(f"{str(path)!r} is neither a folder nor a file")
-    files = {name: files[name] for name in sorted(files) if not _hidden(name)}
-    tops = {name.partition("/")[0] for name in files if "/" in name}
-    if len(tops) == 1 and tops.isdisjoint(expected):
-        start = f"{tops.pop()}/"
-        return {name[len(start) :]: read for name, read in files.items() if name.startswith(start)}
-    return files
+    return {name: files[name] for name in sorted(files) if not _hidden(name)}
+
+
+def stripped(files: Files, *expected: str) -> Files:
+    """``files`` by their path below the only top folder, where there is but one, not ``expected``."""
+    tops = {name.partition("/")[0] for name in files}
+    if len(tops) != 1 or not tops.isdisjoint(expected) or not tops.isdisjoint(files):
+        return files
+    start = len(tops.pop()) + 1
+    return {name[start:]: read for name, read in files.items()}
 
 
 def names(path: Path) -> Iterator[str]:
