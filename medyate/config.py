@@ -23,6 +23,7 @@ from .sampling import FILLS
 from .subnet import BATCH_NORMS
 
 PAPER_WARMUP_EPOCHS = 5
+OTHER_EPOCHS = 10  # of a task that is not in the paper, warm-up not included
 
 
 def _positive(value: Any, what: str, zero: bool = False) -> float:
@@ -83,7 +84,9 @@ class _Config:
         if task.kind != "image":
             raise InputError(f"task {task.name!r} is a {task.kind} task; network {network.name!r} takes images")
         warmup = whole(self.warmup_epochs, "warm-up epochs", 0)
-        epochs = task.epochs - PAPER_WARMUP_EPOCHS if self.epochs is None else self.epochs
+        epochs = self.epochs
+        if epochs is None:
+            epochs = OTHER_EPOCHS if task.epochs is None else task.epochs - PAPER_WARMUP_EPOCHS
         self._set(
             network=network.name,
             weights=weights,

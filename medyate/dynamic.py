@@ -13,15 +13,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from . import costs, memory, strategies
+from . import costs, importance, memory, strategies
 from .dense import Dense
 from .errors import InputError, choose, whole
-from .importance import channel_norms
 from .ranking import Ranking
 from .strategies import Selection, Selector
 from .subnet import attach
@@ -236,3 +236,43 @@ class Subnet:
 
     def __exit__(self, *_exception) -> None:
         self.detach()
+
+
+def rank(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    epochs: int = 1,
+    learning_rate: float = 0.01,
+    input_shape: Sequence[int] = (3, 128, 128),
+    classifier: str | None = None,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    name: str = "own",
+) -> Ranking:
+    """A ranking of one's own model: a preliminary fine-tuning of a *copy* of it, all layers trained.
+
+    ``batches`` is iterated once per epoch (a DataLoader, or a list of batches). This needs the
+    memory of full fine-tuning: it is the offline phase (Sec. 3.4), done once, away from the
+    device, on any task at hand; the order of layers carries over to other tasks.
+    """
+    whole(epochs, "epochs", 1)
+    model = copy.deepcopy(model).train()
+    found = costs.layers(model, input_shape, classifier)
+    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), lr=learning_rate)
+    weights = [model.get_submodule(layer.name).weight for layer in found]
+    gatherer = importance.Gatherer(weights, found)
+    for _ in range(epochs):
+        steps = 0
+        for images, labels in batches:
+            optimizer.zero_grad(set_to_none=True)
+            loss_function(model(images), labels).backward()
+            gatherer.step()
+            optimizer.step()
+            steps += 1
+        if not steps:
+            raise InputError("batches gave nothing; allowed: an iterable that gives batches anew each epoch")
+        gatherer.epoch()
+    return Ranking(
+        network=type(model).__name__, name=name, layers=tuple(layer.name for layer in found),
+        **gatherer.metrics(), source=f"a fine-tuning of {epochs} epochs of the model itself",
+    )  # fmt: skip

@@ -350,48 +350,33 @@ def rank(
     trainer = Dense(loop.model, classifier="classifier", batch_norm=config.batch_norm)
     trainer.select({}, everything=True)
     state = loop.resume()
-    last, mean = (state["last"], state["mean"]) if state else ([], [])
-    optimizer = torch.optim.SGD(trainer.parameters(), lr=config.learning_rate)
     weights = [loop.model.get_submodule(layer.name).weight for layer in loop.layers]
+    gatherer = importance.Gatherer(weights, loop.layers)
+    if state is not None:
+        gatherer.last, gatherer.mean = state["last"], state["mean"]
+    optimizer = torch.optim.SGD(trainer.parameters(), lr=config.learning_rate)
     status = "finished"
     try:
         while len(loop.rows) < config.total_epochs:
             begun = time.perf_counter()
-            gathered: dict[str, Any] = {"sum": 0.0, "steps": 0}
-
-            def gather():
-                norms = torch.cat(
-                    [importance.channel_norms(weight.grad, layer.groups) for weight, layer in zip(weights, loop.layers)]
-                )
-                gathered["sum"] = gathered["sum"] + norms
-                gathered["last"] = norms
-                gathered["steps"] += 1
-
-            row = loop.train(optimizer, gather)
+            row = loop.train(optimizer, gatherer.step)
             row["train_seconds"] = time.perf_counter() - begun
             row |= loop.test()
             row["test_seconds"] = time.perf_counter() - begun - row["train_seconds"]
-            last.append(gathered["last"].cpu())
-            mean.append((gathered["sum"] / gathered["steps"]).cpu())
+            gatherer.epoch()
             loop.rows.append(row)
             loop.seconds += time.perf_counter() - begun
-            loop.save(last=last, mean=mean)
+            loop.save(last=gatherer.last, mean=gatherer.mean)
             if progress is not None:
                 progress(row)
     except KeyboardInterrupt:
-        if not mean:
+        if not loop.rows:
             raise
         status = "interrupted"
     trainer.detach()
-    counts = [layer.channels for layer in loop.layers]
-    metrics = {"lara": np.zeros(len(counts)), "layer_rgn": np.zeros(len(counts))}
-    for norms in mean:
-        named = {layer.name: part for layer, part in zip(loop.layers, norms.split(counts))}
-        for key, values in importance.layer_metrics(named, loop.layers).items():
-            metrics[key] += values
     found = ranking.Ranking(
         network=config.network, name=config.name, task=config.task, layers=tuple(layer.name for layer in loop.layers),
-        lara=tuple(metrics["lara"].tolist()), layer_rgn=tuple(metrics["layer_rgn"].tolist()),
+        **gatherer.metrics(),
         source=f"run {config.id}, {len(loop.rows)} of {config.total_epochs} epochs",
     )  # fmt: skip
     record = loop.record(
@@ -402,9 +387,11 @@ def rank(
     runs.write(
         record,
         {
-            "channel_norms_last": torch.stack(last).float().numpy(),
-            "channel_norms_mean": torch.stack(mean).float().numpy(),
-            "layer_of_channel": np.repeat(np.arange(len(counts)), counts).astype(np.int32),
+            "channel_norms_last": torch.stack(gatherer.last).float().numpy(),
+            "channel_norms_mean": torch.stack(gatherer.mean).float().numpy(),
+            "layer_of_channel": np.repeat(
+                np.arange(len(loop.layers)), [layer.channels for layer in loop.layers]
+            ).astype(np.int32),
         },
     )
     ranking.save(found)

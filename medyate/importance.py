@@ -51,6 +51,46 @@ def layer_metrics(norms: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[
     }
 
 
+class Gatherer:
+    """Collects whole-gradient channel norms step by step, epoch by epoch.
+
+    ``weights`` are the layers' weight parameters, in order. Call :meth:`step` after each backward
+    pass and :meth:`epoch` at each epoch's end. ``last`` and ``mean`` hold one (channels,) vector
+    per epoch: the norms of its last step, and the mean over its steps.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], layers: Sequence[Layer]):
+        self.weights, self.layers = list(weights), tuple(layers)
+        self.last: list[Tensor] = []
+        self.mean: list[Tensor] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._sum, self._latest, self._steps = 0.0, None, 0
+
+    def step(self) -> None:
+        self._latest = torch.cat(
+            [channel_norms(weight.grad, layer.groups) for weight, layer in zip(self.weights, self.layers)]
+        )
+        self._sum = self._sum + self._latest
+        self._steps += 1
+
+    def epoch(self) -> None:
+        self.last.append(self._latest.cpu())
+        self.mean.append((self._sum / self._steps).cpu())
+        self._start()
+
+    def metrics(self) -> dict[str, tuple[float, ...]]:
+        """LaRa and layer RGN of each layer, computed from each epoch's mean norms and summed over epochs."""
+        counts = [layer.channels for layer in self.layers]
+        total = {"lara": torch.zeros(len(counts)).double(), "layer_rgn": torch.zeros(len(counts)).double()}
+        for norms in self.mean:
+            named = {layer.name: part for layer, part in zip(self.layers, norms.split(counts))}
+            for key, values in layer_metrics(named, self.layers).items():
+                total[key] += torch.tensor(values, dtype=torch.float64)
+        return {key: tuple(values.tolist()) for key, values in total.items()}
+
+
 def flat(values: Mapping[str, Tensor], layers: Sequence[Layer]) -> Tensor:
     """Channel values by layer name -> one vector over all channels, in the layers' order."""
     return torch.cat([values[layer.name].double() for layer in layers])

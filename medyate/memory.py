@@ -194,3 +194,93 @@ def mask_overheads(model: nn.Module, layers: Sequence[Layer], input_shape: Seque
         else:
             overheads[value] = -(-behind_bytes // BYTES_PER_ELEMENT)
     return {layer.name: overheads[layer.name] for layer in layers}
+
+
+# --- one report, for the command line and the notebook -------------------------------------------
+
+
+def report(
+    network: str,
+    budget: int | None = None,
+    strategy: str = "LaRa MeDyate",
+    *,
+    resolution: int = 128,
+    batch_size: int = 1,
+    batch_norm: str = "frozen",
+    ranking: str | None = None,
+    count: str = "paper",
+    seed: int = 0,
+    classes: int = 10,
+    device: str = "cpu",
+) -> dict:
+    """What one step of a strategy holds on a network, beside the budget and full fine-tuning.
+
+    Random weights and images: what is held does not depend on them. The selection is the
+    strategy's first (for an oracle, of random gradients). All ``*_bytes`` are measured but for
+    ``budget_bytes`` and ``outside_paper_unit``.
+    """
+    from . import config as configs
+
+    # the same checks, defaults and options as a run's
+    checked = configs.RunConfig(
+        network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+        weights="random", batch_norm=batch_norm, ranking=ranking, count=count, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    ours, selection, layers = _one_step(checked, classes, device)
+    full, _, _ = _one_step(
+        configs.RunConfig(
+            network=network, task="digits", strategy="Baseline", resolution=resolution, weights="random",
+            batch_norm="train", batch_size=batch_size, seed=seed,
+        ),
+        classes, device,
+    )  # fmt: skip
+    used = selection.used_elements(layers) if checked.budget else 0
+    return {
+        "network": checked.network,
+        "strategy": checked.strategy,
+        "budget": checked.budget,
+        "resolution": resolution,
+        "batch_size": batch_size,
+        "batch_norm": batch_norm,
+        "count": count,
+        "device": device,
+        "used_elements": used,
+        "selected_channels": selection.count,
+        "budget_bytes": None if checked.budget is None else BYTES_PER_ELEMENT * checked.budget,
+        "kept_bytes": dict(ours.backbone),
+        "kept_total_bytes": ours.total_bytes,
+        "peak_bytes": ours.peak_bytes,
+        "classifier_bytes": ours.classifier_bytes,
+        "full_finetuning_bytes": full.total_bytes,
+        "full_finetuning_kept_bytes": dict(full.backbone),
+        "outside_paper_unit": {
+            "masks": "one bit per rectified output behind the first selected layer",
+            "batch_norm": "what train-mode batch norm saves; nothing where it is frozen",
+            "batch": f"the unit counts one sample's activations; this step has {batch_size}",
+            "classifier": "the classifier and the loss stand outside the budget",
+        },
+    }
+
+
+def _one_step(config, classes: int, device: str):
+    from . import dynamic, networks, ranking as rankings
+    from .finetune import generator, scheme_for
+
+    model = networks.build(config.network, weights="random", classes=classes)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    layers = config.backbone_layers()
+    shape = (3, config.resolution, config.resolution)
+    subnet = dynamic.Subnet(
+        model, config.budget, config.declaration, input_shape=shape, classifier="classifier",
+        ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
+        batch_norm=config.batch_norm, count=config.count, generator=generator(config.seed, "selection"),
+        scheme=scheme_for(config, layers, model),
+    )  # fmt: skip
+    images = torch.randn(
+        (config.batch_size, *shape), generator=torch.Generator().manual_seed(config.seed)
+    ).to(device, memory_format=torch.channels_last)
+    labels = torch.arange(config.batch_size, device=device) % classes
+    whole = subnet.channel_norms_of([(images, labels)]) if subnet.strategy.needs_whole_gradient else None
+    optimizer = torch.optim.SGD(subnet.parameters(), lr=0.0)
+    selection = subnet.next_epoch(optimizer, whole)
+    return measure(model, subnet.attached.classifier, optimizer, images, labels), selection, layers

@@ -1,0 +1,566 @@
+"""The front door: ``medyate COMMAND``. Thin: each command checks, calls the library, prints.
+
+Modules that take seconds to import are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from . import __version__
+from .errors import InputError
+
+# each is a command of its own; `medyate notebook NAME` runs these and any other
+NOTEBOOKS = [*(f"fig{n}" for n in range(1, 12)), "table1", "table2", "table3"]
+
+
+def _json_option(command):
+    return click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON.")(command)
+
+
+def _print_json(data) -> None:
+    click.echo(jsonlib.dumps(data, indent=1))
+
+
+def _table(title: str, columns: list[str], rows: list[list], right: tuple[int, ...] = ()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else f"{cell:,}" if type(cell) is int else str(cell) for cell in row))
+    # a pipe has no width: do not fold a table to 80 columns there
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="medyate")
+def cli():
+    """Fine-tune a pretrained network under a memory budget; redo the figures of the MeDyate paper."""
+
+
+@cli.command()
+@_json_option
+@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
+def networks(as_json, resolution):
+    """The networks: where their weights come from, what training all of one costs."""
+    from . import config, costs, networks as registry, schemes
+
+    rows = []
+    for network in registry.NETWORKS.values():
+        layers = config._backbone(network.name, "random", resolution, "eq4")
+        rows.append(
+            {
+                "name": network.name,
+                "label": network.label,
+                "description": network.description,
+                "sources": list(network.sources),
+                "layers": len(layers),
+                "channels": sum(layer.channels for layer in layers),
+                **costs.totals(layers),
+                "budgets": {
+                    str(tier): schemes.budget(network.name, tier, layers) for tier in range(1, 6)
+                }
+                if network.name in schemes.SCHEMES
+                else {},
+            }
+        )
+    if as_json:
+        return _print_json(rows)
+    _table(
+        f"Networks; elements at {resolution}x{resolution}, one sample",
+        ["name", "description", "weights from", "layers", "weights", "activations", "total"],
+        [
+            [r["name"], r["description"], ", ".join(r["sources"]), r["layers"], r["weight_elements"],
+             r["activation_elements"], r["total_elements"]]
+            for r in rows
+        ],
+        right=(3, 4, 5, 6),
+    )  # fmt: skip
+
+
+@cli.command()
+@_json_option
+def strategies(as_json):
+    """The strategies: which layers, which channels, chosen when."""
+    import dataclasses
+
+    from . import strategies as registry
+
+    rows = [
+        dataclasses.asdict(strategy) | {"channels": registry.CHOICES[strategy.choice], "layers": registry.RULES[strategy.rule]}
+        for strategy in registry.STRATEGIES.values()
+    ]
+    if as_json:
+        return _print_json(rows)
+    _table(
+        "", ["name", "description", "layer order", "number of layers K", "metric"],
+        [[r["name"], r["description"], r["order"], r["layers"], r["metric"]] for r in rows],
+    )  # fmt: skip
+
+
+@cli.command()
+@_json_option
+def tasks(as_json):
+    """The tasks: the paper's data sets, packs, and how to use one's own."""
+    from .tasks import fetch
+
+    rows = fetch.listing()
+    if as_json:
+        return _print_json(rows)
+    _table(
+        "", ["name", "description", "kind", "classes", "train", "test", "licence", "here"],
+        [
+            [r["name"], r["description"], r["kind"], r["classes"], r["train"], r["test"], r["licence"], "yes" if r["present"] else "no"]
+            for r in rows
+        ],
+        right=(3, 4, 5),
+    )  # fmt: skip
+    click.echo("Your own: folder:PATH (image folders as torchvision's ImageFolder, a folder or a tar), tsv:PATH.")
+
+
+@cli.group()
+def data():
+    """Fetch and check data sets and weights."""
+
+
+@data.command("fetch")
+@click.argument("task")
+def data_fetch(task):
+    """Download TASK, resuming what was begun, and check its checksums."""
+    from .tasks import fetch
+
+    for path in fetch.fetch(task, progress=sys.stderr.isatty()):
+        click.echo(path)
+
+
+@data.command("check")
+@_json_option
+def data_check(as_json):
+    """For all tasks and weights: present, missing or damaged."""
+    from .tasks import fetch
+
+    rows = fetch.check()
+    if as_json:
+        _print_json(rows)
+    else:
+        _table("", ["of", "file", "state", "where"], [[r["of"], r["file"], r["state"], r["path"]] for r in rows])
+    if any(row["state"] == "damaged" for row in rows):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("network")
+@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
+@click.option("--depthwise", default="eq4", show_default=True, help="A depthwise channel's cost: eq4 (D^2 + HW) or authors (1 + HW).")
+@click.option("--weights", default=None, help="The source whose layers are meant; imagenet-int8 has no batch norm and no feature mix.")
+@click.option("--measure", is_flag=True, help="Run one training step and count what it really holds.")
+@click.option("--budget", type=int, default=None, help="With --measure: elements. [default: tier 1]")
+@click.option("--strategy", default="LaRa MeDyate", show_default=True, help="With --measure.")
+@click.option("--batch-size", default=1, show_default=True, help="With --measure.")
+@click.option("--batch-norm", default="frozen", show_default=True, help="With --measure: frozen or train.")
+@click.option("--count", default="paper", show_default=True, help="With --measure: paper, or everything (masks count against the budget).")
+@click.option("--seed", default=0, show_default=True, help="With --measure: the selection's.")
+@click.option("--device", default="cpu", show_default=True, help="With --measure: auto, cpu or cuda.")
+@_json_option
+def memory(network, resolution, depthwise, weights, measure, budget, strategy, batch_size, batch_norm, count, seed, device, as_json):
+    """What NETWORK's layers cost (eqs. 4, 5); with --measure, what a step really holds."""
+    from . import costs, networks as registry
+    from .config import _backbone
+    from .errors import choose, whole
+
+    whole(resolution, "resolution", 16, 1024)
+    if measure:
+        from .finetune import device_of
+        from .memory import report
+
+        return _show_measured(
+            report(
+                network, budget, strategy, resolution=resolution, batch_size=batch_size,
+                batch_norm=batch_norm, count=count, seed=seed, device=device_of(device),
+            ),
+            as_json,
+        )  # fmt: skip
+    entry = registry.get(network)
+    choose(depthwise, costs.DEPTHWISE, "depthwise cost")
+    source = weights or "random"
+    choose(source, entry.sources, f"weights of {entry.name}")
+    layers = _backbone(entry.name, source, resolution, depthwise)
+    rows = [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "channels": layer.channels,
+            "out_channels": layer.out_channels,
+            "kernel": list(layer.kernel),
+            "channel_elements": layer.channel_elements,
+            "weight_elements_per_channel": layer.weight_elements_per_channel,
+            "activation_elements_per_channel": layer.activation_elements_per_channel,
+            "weight_elements": layer.weight_elements,
+            "activation_elements": layer.activation_elements,
+            "total_elements": layer.total_elements,
+            "weight_derivative_flops": layer.weight_flops,
+        }
+        for layer in layers
+    ]
+    totals = costs.totals(layers)
+    if as_json:
+        return _print_json({"network": entry.name, "resolution": resolution, "depthwise": depthwise, **totals, "layers": rows})
+    _table(
+        f"{entry.name} at {resolution}x{resolution}: elements for one sample; FLOPs are multiply-accumulates of the weight derivative",
+        ["layer", "kind", "channels", "weights/channel", "activations/channel", "cost/channel", "layer total", "FLOPs"],
+        [
+            [r["name"], r["kind"], r["channels"], r["weight_elements_per_channel"], r["activation_elements_per_channel"],
+             r["channel_elements"], r["total_elements"], r["weight_derivative_flops"]]
+            for r in rows
+        ],
+        right=(2, 3, 4, 5, 6, 7),
+    )  # fmt: skip
+    click.echo(
+        f"total {totals['total_elements']:,} elements ({costs.kilobytes(totals['total_elements']):,} kB): "
+        f"weights {totals['weight_elements']:,}, activations {totals['activation_elements']:,}"
+    )
+
+
+def _show_measured(found: dict, as_json: bool) -> None:
+    if as_json:
+        return _print_json(found)
+    full = found["full_finetuning_kept_bytes"]
+    rows = [[part.replace("_", " "), size, full[part]] for part, size in found["kept_bytes"].items()]
+    rows.append(["all that is kept for the backbone", found["kept_total_bytes"], found["full_finetuning_bytes"]])
+    _table(
+        f"{found['network']}, {found['strategy']}, batch {found['batch_size']}, batch norm {found['batch_norm']}: bytes",
+        ["part", "this strategy", "full fine-tuning, train-mode batch norm"], rows, right=(1, 2),
+    )  # fmt: skip
+    if found["budget"]:
+        ratio = found["kept_total_bytes"] / found["budget_bytes"]
+        click.echo(
+            f"budget {found['budget']:,} elements = {found['budget_bytes']:,} bytes; selection uses "
+            f"{found['used_elements']:,}; kept / budget = {ratio:.3f}; "
+            f"full fine-tuning keeps {found['full_finetuning_bytes'] / found['kept_total_bytes']:.1f} times as much"
+        )
+    click.echo("Outside the paper's unit: " + "; ".join(found["outside_paper_unit"].values()) + ".")
+
+
+@cli.command()
+@click.argument("network")
+@click.argument("tier", type=int)
+@click.option("--resolution", default=128, show_default=True)
+@click.option("--depthwise", default="eq4", show_default=True)
+@_json_option
+def scheme(network, tier, resolution, depthwise, as_json):
+    """The sparse-update (SU) scheme of NETWORK's TIER (1 to 5) and its cost."""
+    from . import networks as registry, schemes
+    from .config import _backbone
+    from .costs import DEPTHWISE
+    from .errors import choose
+
+    name = registry.get(network).name
+    choose(depthwise, DEPTHWISE, "depthwise cost")
+    layers = _backbone(name, "random", resolution, depthwise)
+    counts = schemes.counts(name, tier, layers)
+    by_name = {layer.name: layer for layer in layers}
+    rows = [
+        {
+            "name": layer, "channels": count, "of": by_name[layer].channels,
+            "channel_elements": by_name[layer].channel_elements, "elements": count * by_name[layer].channel_elements,
+        }
+        for layer, count in counts.items()
+    ]  # fmt: skip
+    total = schemes.cost_elements(name, tier, layers)
+    printed = schemes.PRINTED_BUDGETS[name].get(tier)
+    if as_json:
+        return _print_json({"network": name, "tier": tier, "total_elements": total, "printed_budget": printed, "layers": rows})
+    _table(
+        f"SU scheme of {name}, tier {tier}", ["layer", "channels", "of", "cost/channel", "elements"],
+        [list(row.values()) for row in rows], right=(1, 2, 3, 4),
+    )  # fmt: skip
+    click.echo(f"total {total:,} elements" + (f"; the paper prints {printed:,}" if printed else "; the paper prints no budget for this tier"))
+
+
+def _progress(total: int, what: str):
+    """A rich progress bar over epochs; returns (context, callback)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"), console=Console(stderr=True),
+    )  # fmt: skip
+    task = bar.add_task(what, total=total, last="")
+
+    def update(row):
+        bar.update(
+            task, completed=row["epoch"],
+            last=f"loss {row['train_loss']:.3f}, test {row['test_top1_percent']:.1f} %",
+        )  # fmt: skip
+
+    return bar, update
+
+
+def _options(*names):
+    """Options of runs and rankings, by name; defaults are the config's own."""
+    known = {
+        "epochs": click.option("--epochs", type=int, help="Epochs of the cosine. [default: the paper's for the task]"),
+        "warmup_epochs": click.option("--warmup-epochs", type=int, help="Warm-up epochs, on top of --epochs. [default: 5]"),
+        "seed": click.option("--seed", type=int, help="[default: 0]"),
+        "weights": click.option("--weights", help="Source of the weights. [default: the network's]"),
+        "resolution": click.option("--resolution", type=int, help="Side of the input in pixels. [default: 128]"),
+        "batch_size": click.option("--batch-size", type=int, help="[default: 32]"),
+        "learning_rate": click.option("--learning-rate", type=float, help="Highest learning rate. [default: 0.125]"),
+        "batch_norm": click.option("--batch-norm", help="train (the paper's) or frozen (deployable). [default: train]"),
+        "budget": click.option("--budget", type=int, help="Elements. [default: tier 1 of the network, where it has tiers]"),
+        "layers": click.option("--layers", type=int, help="Number of layers K in place of the strategy's rule."),
+        "order": click.option("--order", help="Layer order in place of the strategy's: lara or rgn."),
+        "metric": click.option("--metric", help="Channel metric in place of the strategy's: raw or rgn."),
+        "boosted": click.option("--boosted/--uniform", default=None, help="Draw unseen channels in proportion to their layer's LaRa, or alike."),
+        "ranking": click.option("--ranking", help="A recorded ranking by name. [default: one from another task]"),
+        "momentum": click.option("--momentum", type=float, help="[default: 0]"),
+        "weight_decay": click.option("--weight-decay", type=float, help="[default: 0]"),
+        "norm_affine": click.option("--norm-affine/--no-norm-affine", default=None, help="Train batch norm's weight and bias too (batch norm train)."),
+        "norm_gradient": click.option("--norm-gradient", help="Which gradient norms are taken from: last, mean_norm or mean. [default: last]"),
+        "probe_batches": click.option("--probe-batches", type=int, help="Batches of an oracle's whole gradient. [default: 8]"),
+        "fill": click.option("--fill", help="At a channel that does not fit: skip or stop. [default: skip]"),
+        "count": click.option("--count", help="What the budget counts: paper or everything. [default: paper]"),
+        "depthwise": click.option("--depthwise", help="A depthwise channel's cost: eq4 or authors. [default: eq4]"),
+        "execution": click.option("--execution", help="subnet (saves memory) or dense (masked, for comparison). [default: subnet]"),
+    }  # fmt: skip
+
+    def decorate(command):
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+def _given(values: dict) -> dict:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+_TRAINING = ("epochs", "warmup_epochs", "seed", "weights", "resolution", "batch_size", "learning_rate", "batch_norm", "depthwise")
+
+
+@cli.command()
+@click.argument("network")
+@click.option("--task", required=True, help="A task's name, folder:PATH, or a pack of MEDYATE_DATA.")
+@_options(*_TRAINING)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--force", is_flag=True, help="Run anew even if the record is there.")
+@_json_option
+def rank(network, device, force, as_json, **values):
+    """Rank NETWORK's layers by a preliminary fine-tuning of all of it (LaRa, eq. 9; RGN, eq. 8).
+
+    Ctrl-C ends it after the epochs that are finished and keeps what they gave.
+    """
+    from . import finetune
+    from .config import RankConfig
+
+    config = RankConfig.of({"network": network, **_given(values)})
+    bar, update = _progress(config.total_epochs, f"rank {config.network} on {config.task}")
+    with bar:
+        record, found = finetune.rank(config, device=device, force=force, progress=update)
+    if as_json:
+        return _print_json(record)
+    if found:
+        click.echo("This ranking was recorded already; --force records it anew.")
+    if record["status"] == "interrupted":
+        click.echo(f"Interrupted; kept what {len(record['epochs'])} of {config.total_epochs} epochs gave.")
+    click.echo("by LaRa: " + ", ".join(record["lara_order"][:8]) + ", ..")
+    click.echo("by RGN:  " + ", ".join(record["rgn_order"][:8]) + ", ..")
+    click.echo(f"ranking {record['ranking']!r} of {config.network}; record {_where(record)}")
+
+
+def _where(record: dict) -> str:
+    from . import runs
+
+    return str(runs.path(record["id"]))
+
+
+@cli.command()
+@click.argument("network")
+@_options("budget")
+@click.option("--strategy", default="LaRa MeDyate", show_default=True)
+@_options("layers", "order", "metric", "boosted", "ranking", "resolution", "fill", "count", "depthwise", "weights")
+@click.option("--seed", default=0, show_default=True)
+@_json_option
+def select(network, seed, as_json, **values):
+    """One selection of channels under a budget: the first epoch's.
+
+    Strategies that need the whole gradient first (Det, Prob) are shown by `medyate run`.
+    """
+    from . import dynamic, finetune, networks as registry, ranking as rankings
+    from .config import RunConfig
+
+    values = _given(values)
+    config = RunConfig.of({"network": network, "task": "digits", "seed": seed, **values})
+    if config.declaration.needs_whole_gradient:
+        raise InputError(f"strategy {config.strategy!r} chooses by the gradient of a task; allowed here: the others")
+    weights = config.weights if config.declaration.choice == "scheme" else "random"
+    model = registry.build(config.network, weights=weights, classes=10)
+    layers = config.backbone_layers()
+    subnet = dynamic.Subnet(
+        model, config.budget, config.declaration, k=config.layers, fill=config.fill, count=config.count,
+        input_shape=(3, config.resolution, config.resolution), classifier="classifier", depthwise=config.depthwise,
+        ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
+        generator=finetune.generator(seed, "selection"), scheme=finetune.scheme_for(config, layers, model), check=False,
+    )  # fmt: skip
+    selection = subnet.next_epoch()
+    by_name = {layer.name: layer for layer in layers}
+    chosen = {layer.name: selection.channels[layer.name] for layer in layers if layer.name in selection.channels}
+    rows = [
+        {
+            "name": name, "channels": list(indices), "count": len(indices), "of": by_name[name].channels,
+            "channel_elements": by_name[name].channel_elements, "elements": len(indices) * by_name[name].channel_elements,
+        }
+        for name, indices in chosen.items()
+    ]  # fmt: skip
+    used = selection.used_elements(layers)
+    if as_json:
+        return _print_json(
+            {
+                "network": config.network, "strategy": config.strategy, "budget": config.budget, "used_elements": used,
+                "K": len(subnet.selector.ranked), "search_space_elements": subnet.selector.space.elements,
+                "ranking": config.ranking, "seed": seed, "layers": rows,
+            }
+        )  # fmt: skip
+    _table(
+        f"{config.strategy} on {config.network}, seed {seed}", ["layer", "selected", "of", "cost/channel", "elements", "channels"],
+        [
+            [r["name"], r["count"], r["of"], r["channel_elements"], r["elements"],
+             " ".join(map(str, r["channels"][:12])) + (" .." if r["count"] > 12 else "")]
+            for r in rows
+        ],
+        right=(1, 2, 3, 4),
+    )  # fmt: skip
+    if config.budget:
+        click.echo(f"uses {used:,} of {config.budget:,} elements ({100 * used / config.budget:.2f} %), {selection.count} channels")
+
+
+@cli.command()
+@click.option("--network", required=True, help="See `medyate networks`.")
+@click.option("--task", required=True, help="A task's name, folder:PATH, or a pack of MEDYATE_DATA.")
+@click.option("--strategy", default="LaRa MeDyate", show_default=True, help="See `medyate strategies`.")
+@_options(
+    "budget", *_TRAINING[:-1], "layers", "order", "metric", "boosted", "ranking", "norm_gradient", "probe_batches",
+    "fill", "count", "depthwise", "execution", "momentum", "weight_decay", "norm_affine",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--force", is_flag=True, help="Run anew even if the record is there.")
+@click.option("--save-weights", type=click.Path(dir_okay=False, path_type=Path), help="Write the trained weights here (a torch state_dict).")
+@_json_option
+def run(device, force, save_weights, as_json, **values):
+    """One fine-tuning run; writes one record. The same options again reuse the record."""
+    from . import finetune
+    from .config import RunConfig
+
+    config = RunConfig.of(_given(values))
+    bar, update = _progress(config.total_epochs, f"{config.strategy} on {config.task}")
+    try:
+        with bar:
+            record, found = finetune.run(config, device=device, force=force, progress=update, save_weights=save_weights)
+    except finetune.Diverged as error:
+        raise click.ClickException(f"training diverged: {error}") from error
+    if as_json:
+        return _print_json(record)
+    if found:
+        click.echo("This very run was recorded already; --force runs it anew.")
+    budget = f", budget {config.budget:,} elements" if config.budget else ""
+    click.echo(
+        f"{config.strategy} on {config.task} with {config.network}{budget}: "
+        f"test top-1 {record['test_top1_percent']:.2f} % after {len(record['epochs'])} epochs, {record['seconds']:.0f} s"
+    )
+    click.echo(f"record {_where(record)}")
+
+
+@cli.command()
+@click.option("--kind", default="run", show_default=True, help="run or rank.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row a record.")
+@_json_option
+def results(kind, as_csv, as_json):
+    """The records that are there, as a table."""
+    from . import runs
+    from .config import KINDS
+    from .errors import choose
+
+    choose(kind, KINDS, "kind of record")
+    found = runs.table(kind)
+    if as_csv:
+        return click.echo(found.to_csv(index=False), nl=False)
+    if as_json:
+        return click.echo(found.to_json(orient="records", indent=1))
+    if found.empty:
+        return click.echo(f"no records of kind {kind!r} yet")
+    columns = [name for name in ("network", "task", "strategy", "budget", "layers", "batch_norm", "epochs", "seed", "test_top1_percent", "seconds") if name in found]
+    shown = found[columns].astype(object).where(found[columns].notna(), None)
+    _table("", columns, [[round(v, 2) if isinstance(v, float) else v for v in row] for row in shown.values.tolist()])
+
+
+def _notebook_options(command):
+    command = click.option(
+        "-o", "output", type=click.Path(dir_okay=False, path_type=Path),
+        help="Where the executed notebook is written. [default: NAME.ipynb beside the figures]",
+    )(command)  # fmt: skip
+    return click.option(
+        "-p", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE",
+        help="A parameter of the notebook, as papermill's -p.",
+    )(command)  # fmt: skip
+
+
+def _execute(name: str, parameters, output: Path | None) -> None:
+    from .execute import execute
+
+    notebook, figures = execute(name, dict(parameters), output)
+    for figure in figures:
+        click.echo(f"figure {figure}")
+    click.echo(f"notebook {notebook}")
+
+
+@cli.command("notebook")
+@click.argument("name")
+@_notebook_options
+def notebook_command(name, parameters, output):
+    """Execute any notebook of the project by NAME (fig6, table1, memory, ..)."""
+    _execute(name, parameters, output)
+
+
+def _register(name: str) -> None:
+    @cli.command(name, help=f"Execute the notebook {name}; says where it and its figures are.")
+    @_notebook_options
+    def command(parameters, output):
+        _execute(name, parameters, output)
+
+
+for _name in NOTEBOOKS:
+    _register(_name)
+
+
+def main() -> None:
+    """Entry point: errors in one line, exit 2 for bad input, 1 for a run that failed, 130 for Ctrl-C."""
+    warnings.showwarning = lambda message, *_rest: click.echo(f"medyate: warning: {message}", err=True)
+    try:
+        cli(standalone_mode=False, prog_name="medyate")
+    except InputError as error:
+        _leave(str(error), 2)
+    except click.UsageError as error:
+        _leave(error.format_message().replace("\n", " "), 2)
+    except click.ClickException as error:
+        _leave(error.format_message().replace("\n", " "), 1)
+    except (click.Abort, KeyboardInterrupt):
+        _leave("interrupted; finished epochs are kept, the same command goes on from there", 130)
+    except BrokenPipeError:  # `medyate results | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _leave(message: str, status: int) -> None:
+    click.echo(f"medyate: error: {message}", err=True)
+    sys.exit(status)
