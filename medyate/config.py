@@ -240,8 +240,9 @@ class RankConfig(_Config):
 
     @property
     def name(self) -> str:
-        """The ranking's name: task, seed and length."""
-        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.task}-s{self.seed}-e{self.total_epochs}")
+        """The ranking's name: task, seed, length, and the resolution where it is not the paper's."""
+        resolution = "" if self.resolution == 128 else f"-r{self.resolution}"
+        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.task}-s{self.seed}-e{self.total_epochs}{resolution}")
 
     def _readable(self) -> str:
         return f"rank-{self.network}-{self.task}-s{self.seed}"
