@@ -83,6 +83,7 @@ class _Loop:
 
     def __init__(self, config: RunConfig | RankConfig, device: str):
         self.config, self.device = config, device_of(device)
+        runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
         self.data = tasks.load(config.task, resolution=config.resolution)
         self.model = networks.build(
             config.network,

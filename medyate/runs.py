@@ -6,6 +6,7 @@ is ``results/runs.schema.json``.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import io
 import json
@@ -47,6 +48,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@functools.cache  # of the code that was loaded: a checkout may move on while a run goes on
 def _commit() -> str | None:
     """The checkout's commit; "+" where the package's files differ from it. None outside a checkout."""
     given = os.environ.get("MEDYATE_COMMIT")  # a copy without .git, on a cluster, is told
