@@ -48,8 +48,13 @@ def cases(draw):
     box = [draw(st.integers(0, height - tall)), draw(st.integers(0, width - wide)), tall, wide]
     factors = [draw(st.floats(0.6, 1.4)) for _ in range(3)]
     image = picture(height, width, draw(st.integers(0, 5)))
-    return image, box, draw(st.booleans()), factors, draw(st.sampled_from(ORDERS)), draw(
-        st.sampled_from([8, 32, 48])
+    return (
+        image,
+        box,
+        draw(st.booleans()),
+        factors,
+        draw(st.sampled_from(ORDERS)),
+        draw(st.sampled_from([8, 32, 48])),
     )
 
 
@@ -137,10 +142,7 @@ def test_boxes_are_distributed_as_torchvisions(size):
     torch.manual_seed(1)
     image = torch.empty(3, height, width)
     theirs = np.array(
-        [
-            t.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
-            for _ in range(count)
-        ]
+        [t.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
     )
     ours = augment.draw(
         torch.full((count,), height),
@@ -339,9 +341,7 @@ def test_gpu_batches_are_the_cpus(folder):
 
 
 def same(a, b):
-    return all(
-        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b, strict=True)
-    )
+    return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b, strict=True))
 
 
 def test_the_generator_determines_the_epoch_bit_for_bit(folder):

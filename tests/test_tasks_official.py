@@ -274,7 +274,9 @@ def test_cub(unpacked, data):
     else:
         found = here(source("cub"), tgz(data / "c.tgz", cub_files())).read()
     assert found.classes == ("001.Bird_1", "002.Bird_2", "003.Bird_3")
-    numbers = {f"{c:03d}.Bird_{c}/Bird_{c}_{n}.jpg": 4 * c - 3 + n for c in (1, 2, 3) for n in range(4)}
+    numbers = {
+        f"{c:03d}.Bird_{c}/Bird_{c}_{n}.jpg": 4 * c - 3 + n for c in (1, 2, 3) for n in range(4)
+    }
     train = [(p, (n - 1) // 4) for p, n in numbers.items() if n % 3 == 1]
     test = [(p, (n - 1) // 4) for p, n in numbers.items() if n % 3 != 1]
     assert listed(found.train) == train and listed(found.test) == test
@@ -284,8 +286,16 @@ def test_cub(unpacked, data):
 @pytest.mark.parametrize(
     "name, change, words",
     [
-        ("image_class_labels.txt", lambda t: t.replace("3 1\n", "3 4\n", 1), "'4'; allowed: 1 to 3"),
-        ("image_class_labels.txt", lambda t: t.replace("3 1\n", "3 0\n", 1), "'0'; allowed: 1 to 3"),
+        (
+            "image_class_labels.txt",
+            lambda t: t.replace("3 1\n", "3 4\n", 1),
+            "'4'; allowed: 1 to 3",
+        ),
+        (
+            "image_class_labels.txt",
+            lambda t: t.replace("3 1\n", "3 0\n", 1),
+            "'0'; allowed: 1 to 3",
+        ),
         ("image_class_labels.txt", lambda t: t.replace("3 1\n", "3 x\n", 1), "'x'"),
         ("image_class_labels.txt", lambda t: t[:-5], "has no label|has no value"),
         ("train_test_split.txt", lambda t: t.replace("5 0\n", "5 2\n"), "image 5 .* no split"),

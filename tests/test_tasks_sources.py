@@ -236,6 +236,39 @@ def test_other_layouts_are_refused(photos, words, tmp_path):
         load(as_folder(tmp_path / "x", photos))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_class_without_images_is_refused(form, tmp_path):
+    # Photos of a phone, say, in a format that is not read.
+    photos = split_photos() | {"train/eel/IMG_1.HEIC": b"x", "train/eel/IMG_2.HEIC": b"x"}
+    with pytest.raises(
+        InputError, match="class 'eel' .* has no images, but 'train/eel/IMG_1.HEIC'"
+    ):
+        load(FORMS[form](tmp_path, photos))
+
+
+def test_an_empty_folder_of_a_class_is_refused(tmp_path):
+    path = as_folder(tmp_path / "x", split_photos())
+    (path / "train" / "eel").mkdir()
+    with pytest.raises(InputError, match="class 'eel' .* has no images; allowed: .jpg"):
+        load(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_files_beside_images_are_told(form, tmp_path):
+    photos = split_photos() | {"train/cat/IMG_1.HEIC": b"x", "train/dog/notes.txt": b"x"}
+    with pytest.warns(UserWarning, match="2 files are no images .*, for instance 'train/cat/IMG_1"):
+        load(FORMS[form](tmp_path, photos))
+
+
+def test_links_to_folders(tmp_path):
+    path = as_folder(tmp_path / "x", split_photos())
+    elsewhere = as_folder(tmp_path / "y", {f"{n}.png": png(n) for n in (100, 101)})
+    (path / "train" / "eel").symlink_to(elsewhere)
+    (path / "train" / "dog" / "up").symlink_to(path)  # a circle
+    data = load(path)
+    assert data.classes == ["cat", "dog", "eel"] and len(data.train) == 6
+
+
 def test_duplicates_are_told(tmp_path):
     photos = split_photos()
     photos["test/cat/copy.png"] = photos["train/cat/0.png"]
@@ -303,7 +336,7 @@ def test_decoded_once_and_again_when_the_data_change(form, tmp_path, monkeypatch
 def test_a_failure_leaves_nothing_and_the_next_call_works(tmp_path, monkeypatch, cache_folder):
     path = as_folder(tmp_path / "x", split_photos())
     monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="decoding task 'x' into .* disk full; MEDYATE_CACHE"):
         load(path)
     assert nothing_is_left(cache_folder)
     monkeypatch.undo()

@@ -99,7 +99,7 @@ def test_json_lines_hold_the_same(label, data):
 
 
 def parquet(path, rows):
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
     columns = {
@@ -130,7 +130,9 @@ def test_damaged_parquet(tmp_path):
 
 def test_parquet_without_pyarrow(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(InputError, match="needs pyarrow, which is not installed; allowed: pip install"):
+    with pytest.raises(
+        InputError, match="needs pyarrow, which is not installed; allowed: pip install"
+    ):
         read_table("train.parquet", b"PAR1")
 
 

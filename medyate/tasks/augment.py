@@ -112,8 +112,7 @@ def draw(
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bilinear resize of a uint8 image [H, W, 3] to uint8 [3, height, width]."""
-    # Channels last is the layout that torch's vectorised kernel for bytes reads.
-    planes = image.contiguous().permute(2, 0, 1)[None]
+    planes = image.permute(2, 0, 1)[None]
     return F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)[0]
 
 
@@ -125,29 +124,31 @@ def augment_one(
     order: list[int],
     out: Tensor,
 ) -> None:
-    """Crop, flip, jitter and normalise one uint8 image [H, W, 3] into ``out`` [3, R, R]."""
+    """Crop, flip, jitter and normalise one uint8 image [H, W, 3] into ``out`` [3, R, R].
+
+    ``out`` may have any strides: the work is done on planes, the layout that is quickest here.
+    """
     top, left, height, width = box
     resolution = out.shape[-1]
     crop = resize(image[top : top + height, left : left + width], resolution, resolution)
-    out.copy_(crop.flip(-1) if flip else crop)
-    out.mul_(1 / 127.5)
+    x = (crop.flip(-1) if flip else crop).float().mul_(1 / 127.5)
     for step in order:
         factor = factors[step]
         # Each step is a blend, factor * image + (1 - factor) * reference. The reference is black,
         # the mean grey value or the grey image.
         if step == BRIGHTNESS:
-            out.mul_(factor)
+            x.mul_(factor)
         elif step == CONTRAST:
-            red, green, blue = out.mean((1, 2)).tolist()
+            red, green, blue = x.mean((1, 2)).tolist()
             grey = GREY[0] * red + GREY[1] * green + GREY[2] * blue
-            out.mul_(factor).add_((1 - factor) * grey)
+            x.mul_(factor).add_((1 - factor) * grey)
         else:
             weights = torch.tensor([[(1 - factor) * weight for weight in GREY]])
-            grey = torch.mm(weights, out.view(3, -1)).view(1, resolution, resolution)
-            out.mul_(factor).add_(grey)
+            grey = torch.mm(weights, x.view(3, -1)).view(1, resolution, resolution)
+            x.mul_(factor).add_(grey)
         if factor > 1:  # a blend with less than the whole stays between its two parts
-            out.clamp_(0, 2)
-    out.sub_(1)
+            x.clamp_(0, 2)
+    torch.sub(x, 1, out=out)
 
 
 def normalise_(images: Tensor) -> Tensor:

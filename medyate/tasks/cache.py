@@ -75,16 +75,26 @@ def decoded(
     name = f"{source.name}-{resolution}-{sha256(key.encode()).hexdigest()[:16]}"
     place = folder() / name
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
         try:
-            _write(source, check, temporary, resolution, kept_side, resize)
-            # Another process may have been quicker; its folder holds the same bytes.
-            with contextlib.suppress(OSError):
-                temporary.rename(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _make(source, check, place, resolution, kept_side, resize)
+        except OSError as error:
+            raise InputError(
+                f"decoding task {source.name!r} into {str(place.parent)!r} failed: {error}; "
+                f"MEDYATE_CACHE can name another folder"
+            ) from None
     return _open(place, resolution)
+
+
+def _make(source, check, place: Path, resolution: int, kept_side: int, resize: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        _write(source, check, temporary, resolution, kept_side, resize)
+        # Another process may have been quicker; its folder holds the same bytes.
+        with contextlib.suppress(OSError):
+            temporary.rename(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _open(place: Path, resolution: int) -> Decoded:

@@ -1,5 +1,6 @@
 """A loaded task: batches of normalised images and their labels, from decoded images."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -87,52 +88,63 @@ class ImageData:
         if generator is not None and generator.device.type != "cpu":
             raise InputError(f"generator on {str(generator.device)!r}; allowed: cpu")
         device = torch.device(device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         if split == "test":
-            batches = self._test_batches(batch_size, device)
-        else:
-            count = len(self.train)
-            order = torch.randperm(count, generator=generator) if generator else torch.arange(count)
+            return self._test_batches(batch_size, device, layout)
+        count = len(self.train)
+        order = torch.randperm(count, generator=generator) if generator else torch.arange(count)
+        draws = None
+        if augment:
             heights, widths = self.decoded.heights[order], self.decoded.widths[order]
-            draws = None
-            if augment:
-                draws = draw(heights, widths, self.augmentation, generator)
-            batches = self._train_batches(order, draws, batch_size, device)
-        return _channels_last(batches) if channels_last else batches
+            draws = draw(heights, widths, self.augmentation, generator)
+        return self._train_batches(order, draws, batch_size, device, layout)
 
-    def _test_batches(self, batch_size: int, device: torch.device):
+    def _test_batches(self, batch_size: int, device: torch.device, layout: torch.memory_format):
         images = self._on(device, "test")
         if images is None:
             images = self.decoded.test
         labels = self.test.labels.to(device)
         for start in range(0, len(images), batch_size):
-            some = images[start : start + batch_size].to(device).float()
-            yield normalise_(some), labels[start : start + batch_size]
+            some = images[start : start + batch_size].to(device).contiguous(memory_format=layout)
+            yield normalise_(some.float()), labels[start : start + batch_size]
 
-    def _train_batches(self, order: Tensor, draws: Draws | None, batch_size: int, device):
+    def _train_batches(
+        self,
+        order: Tensor,
+        draws: Draws | None,
+        batch_size: int,
+        device: torch.device,
+        layout: torch.memory_format,
+    ):
         for start in range(0, len(order), batch_size):
             rows = slice(start, start + batch_size)
             labels = self.train.labels[order[rows]].to(device)
             if draws is None:
                 images = self._plain(order[rows]).to(device)
+            elif device.type == "cpu":
+                images = self._augmented_on_cpu(order[rows], draws[rows], layout)
             else:
-                if device.type == "cpu":
-                    images = self._augmented_on_cpu(order[rows], draws[rows])
-                else:
-                    images = self._augmented_on(device, order[rows], draws[rows])
-            yield images, labels
+                images = self._augmented_on(device, order[rows], draws[rows])
+            yield images.contiguous(memory_format=layout), labels
 
     def _image(self, index: int) -> Tensor:
         d = self.decoded
         start, height, width = int(d.starts[index]), int(d.heights[index]), int(d.widths[index])
         return d.train[start : start + height * width * 3].view(height, width, 3)
 
-    def _augmented_on_cpu(self, indices: Tensor, draws: Draws) -> Tensor:
-        out = torch.empty(len(indices), 3, self.resolution, self.resolution)
+    def _augmented_on_cpu(
+        self, indices: Tensor, draws: Draws, layout: torch.memory_format
+    ) -> Tensor:
+        out = self._empty(len(indices), layout)
         columns = (draws.boxes, draws.flips, draws.factors, draws.orders)
         numbers = zip(indices.tolist(), *(column.tolist() for column in columns), strict=True)
-        for one, (index, box, flip, factors, order) in zip(out, numbers, strict=True):
-            augment_one(self._image(index), box, flip, factors, order, one)
+        with _one_thread():
+            for one, (index, box, flip, factors, order) in zip(out, numbers, strict=True):
+                augment_one(self._image(index), box, flip, factors, order, one)
         return out
+
+    def _empty(self, count: int, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+        return torch.empty(count, 3, self.resolution, self.resolution, memory_format=layout)
 
     def _augmented_on(self, device: torch.device, indices: Tensor, draws: Draws) -> Tensor:
         """Like :meth:`_augmented_on_cpu`, but as a few operations on the whole batch."""
@@ -160,7 +172,7 @@ class ImageData:
     def _plain(self, indices: Tensor) -> Tensor:
         from PIL import Image
 
-        out = torch.empty(len(indices), 3, self.resolution, self.resolution)
+        out = self._empty(len(indices))
         for one, index in zip(out, indices.tolist(), strict=True):
             image = Image.fromarray(self._image(index).numpy())
             view = cache.evaluation_view(image, self.resolution, self.resize)
@@ -179,6 +191,12 @@ class ImageData:
         return self._resident[device, split]
 
 
-def _channels_last(batches):
-    for images, labels in batches:
-        yield images.contiguous(memory_format=torch.channels_last), labels
+@contextlib.contextmanager
+def _one_thread():
+    """One image is too little work to share: waiting for a second thread takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

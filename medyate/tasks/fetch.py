@@ -173,7 +173,8 @@ def check() -> list[dict]:
             wanted += [(task.name, file) for file in task.source.downloads]
         else:
             wanted += [
-                (task.name, known.get(name, RemoteFile(place.name, ""))) for name, place in here.items()
+                (task.name, known.get(name, RemoteFile(place.name, "")))
+                for name, place in here.items()
             ]
     for network in networks.NETWORKS.values():
         wanted += [(network.name, file) for file in network.files.values()]

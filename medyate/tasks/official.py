@@ -17,7 +17,7 @@ import numpy as np
 from .. import files as data_files
 from ..errors import InputError
 from ..files import RemoteFile
-from .sources import Files, Sample, Samples, content_digest, file_digest, stripped, tree
+from .sources import Files, Sample, Samples, content_digest, file_digest, top_folder, tree
 
 #: Top folders that the readers below know; any other single top folder is stripped.
 TOPS = ("images", "annotations", "meta", "jpg", "train2014", "val2014")
@@ -78,9 +78,12 @@ class OfficialSource:
             if place.is_dir() or place.name.endswith(ARCHIVE_SUFFIXES):
                 found = tree(place)
                 # CUB's archive has a file beside its one folder.
-                nested = {path: read for path, read in found.items() if "/" in path}
-                below = stripped(nested, *TOPS)
-                files |= found if below is nested else below
+                top = top_folder([path for path in found if "/" in path], *TOPS)
+                files |= {
+                    path.removeprefix(top): read
+                    for path, read in found.items()
+                    if path.startswith(top)
+                }
             else:
                 files[name] = place.read_bytes
         return self.parse(files)
@@ -244,7 +247,9 @@ def _cifar_pickle(content: bytes) -> dict:
 def cub(files: Files) -> Samples:
     """Caltech-UCSD Birds with its official split."""
     names = _pairs(files, "classes.txt")
-    classes = tuple(names[str(number)] for number in range(1, len(names) + 1) if str(number) in names)
+    classes = tuple(
+        names[str(number)] for number in range(1, len(names) + 1) if str(number) in names
+    )
     if len(classes) != len(names) or not names:
         raise InputError("'classes.txt' does not number its classes from 1 on")
     labels = _pairs(files, "image_class_labels.txt")

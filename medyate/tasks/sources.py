@@ -15,8 +15,9 @@ import re
 import shutil
 import tarfile
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from .. import files as data_files
 from ..errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+#: What file managers leave behind.
+DROPPINGS = ("Thumbs.db", "desktop.ini", "Icon\r")
 TEST_NAMES = ("test", "val", "valid", "validation", "dev")
 
 #: Files by their relative POSIX path; each is read by a call.
@@ -67,27 +70,23 @@ class FolderSource:
 
     def read(self) -> Samples:
         """List the images. Raises InputError where the layout is none of the two above."""
-        files = stripped(
-            {
-                name: read
-                for name, read in tree(self.path).items()
-                if name.lower().endswith(IMAGE_SUFFIXES)
-            },
-            "train",
-            *TEST_NAMES,
-        )
-        if not files:
+        every = tree(self.path)
+        images = {name: read for name, read in every.items() if _is_image(name)}
+        if not images:
             raise InputError(
                 f"{str(self.path)!r} holds no images; allowed: train/CLASS/*.jpg and "
                 f"test/CLASS/*.jpg, or CLASS/*.jpg; suffixes: {' '.join(IMAGE_SUFFIXES)}"
             )
-        tops = {name.partition("/")[0] for name in files}
+        top = top_folder(images, "train", *TEST_NAMES)
+        images = {name.removeprefix(top): read for name, read in images.items()}
+        tops = {name.partition("/")[0] for name in images}
         test_name = next((name for name in TEST_NAMES if name in tops), None)
-        if "train" in tops and test_name:
-            train = self._by_class(files, "train/")
-            test = self._by_class(files, f"{test_name}/")
+        prefix = "train/" if "train" in tops else ""
+        groups = self._by_class(images, prefix)
+        self._tell_of_others([name.removeprefix(top) for name in every], top, prefix, groups)
+        if prefix and test_name:
+            train, test = groups, self._by_class(images, f"{test_name}/")
         else:
-            groups = self._by_class(files, "train/" if "train" in tops else "")
             train, test = self._every_fifth(groups)
         classes = tuple(sorted(train))
         if len(classes) < 2:
@@ -120,6 +119,33 @@ class FolderSource:
                 groups.setdefault(group, []).append((name, read))
         return groups
 
+    def _tell_of_others(self, names: list[str], top: str, prefix: str, groups: dict) -> None:
+        """Refuse a folder of a class that has no images; warn of other files beside images."""
+        others: dict[str, list[str]] = {}
+        for name in names:
+            group, slash, rest = name.removeprefix(prefix).partition("/")
+            if name.startswith(prefix) and slash and not _is_image(name) and rest not in DROPPINGS:
+                others.setdefault(group, []).append(name)
+        if self.path.is_dir():
+            place = self.path / top / prefix
+            folders = [f.name for f in place.iterdir() if f.is_dir() and not _hidden(f.name)]
+            for group in sorted(set(folders) - set(groups)):
+                others.setdefault(group, [])
+        for group, found in others.items():
+            if group not in groups:
+                example = f", but {found[0]!r}" if found else ""
+                raise InputError(
+                    f"class {group!r} in {str(self.path)!r} has no images{example}; "
+                    f"allowed: {' '.join(IMAGE_SUFFIXES)}"
+                )
+        if count := sum(map(len, others.values())):
+            example = next(iter(others.values()))[0]
+            warnings.warn(
+                f"task {self.name!r}: {count:,} files are no images by their suffix and are left "
+                f"out, for instance {example!r}; allowed: {' '.join(IMAGE_SUFFIXES)}",
+                stacklevel=2,
+            )
+
     def _every_fifth(self, groups: dict[str, list]) -> tuple[dict, dict]:
         for group, images in groups.items():
             if len(images) < 2:
@@ -144,19 +170,23 @@ def tree(path: Path) -> Files:
     return {name: files[name] for name in sorted(files) if not _hidden(name)}
 
 
-def stripped(files: Files, *expected: str) -> Files:
-    """``files`` by their path below the only top folder, where there is but one, not ``expected``."""
-    tops = {name.partition("/")[0] for name in files}
-    if len(tops) != 1 or not tops.isdisjoint(expected) or not tops.isdisjoint(files):
-        return files
-    start = len(tops.pop()) + 1
-    return {name[start:]: read for name, read in files.items()}
+def top_folder(names: Iterable[str], *expected: str) -> str:
+    """``"TOP/"`` where all paths lie in one folder TOP that is not ``expected``, else ``""``."""
+    tops = {name.partition("/")[0] for name in names}
+    if len(tops) != 1 or not tops.isdisjoint(expected) or not tops.isdisjoint(names):
+        return ""
+    return f"{tops.pop()}/"
 
 
 def names(path: Path) -> Iterator[str]:
     """The paths of the files in a folder, tar or zip, in any order; no more is read than asked."""
     if path.is_dir():
-        for parent, _, found in os.walk(path, followlinks=True):
+        seen = set()
+        for parent, folders, found in os.walk(path, onerror=_unreadable, followlinks=True):
+            if (real := os.path.realpath(parent)) in seen:  # a link to a folder above
+                folders.clear()
+                continue
+            seen.add(real)
             yield from (Path(parent, name).relative_to(path).as_posix() for name in found)
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -167,6 +197,14 @@ def names(path: Path) -> Iterator[str]:
                 yield from (member.name for member in archive if member.isfile())
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{str(path)!r} is not a readable tar or zip: {error}") from None
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"cannot read the folder: {error}") from None
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _hidden(name: str) -> bool:

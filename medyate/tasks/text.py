@@ -154,7 +154,7 @@ def _json_lines(name: str, text: str):
                 row = json.loads(line)
             except ValueError as error:
                 raise InputError(f"{name!r} line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict) or rows and row.keys() != rows[0][1].keys():
+            if not isinstance(row, dict) or (rows and row.keys() != rows[0][1].keys()):
                 raise InputError(f"{name!r} line {number} has other keys than line 1")
             rows.append((number, row))
     return list(rows[0][1]) if rows else [], rows
@@ -189,7 +189,9 @@ def _labelled(classes: tuple[str, ...], train: list[Row], dev: list[Row]) -> Tex
         raise InputError(f"there is one label only: {', '.join(classes)}")
     if len({len(row.texts) for row in (*train, *dev)}) > 1:
         raise InputError("some rows have one text, others two")
-    return Texts(classes, *([(row.texts, index[row.label]) for row in rows] for rows in (train, dev)))
+    return Texts(
+        classes, *([(row.texts, index[row.label]) for row in rows] for rows in (train, dev))
+    )
 
 
 ENTAILMENT = ("entailment", "not_entailment")
