@@ -282,8 +282,9 @@ def of_one_protocol(frame: pd.DataFrame, kind: str = "run") -> pd.DataFrame:
 def _declared(row) -> tuple:
     """What a run's strategy comes to, its overrides included."""
     choice = strategies.get(row.strategy).choice
+    order = row.order if isinstance(row.order, str) else None  # pandas may hold None as NaN
     # a uniform choice does not look at channels' norms
-    return choice, row.order, None if choice == "uniform" else row.metric, bool(row.boosted)
+    return choice, order, None if choice == "uniform" else row.metric, bool(row.boosted)
 
 
 def declaration(strategy: strategies.Strategy) -> tuple:
@@ -357,6 +358,32 @@ def example_selection(config: Parameters, frame: pd.DataFrame) -> tuple[dict, in
     selector = strategies.Selector(uniform, layers, config.budget, torch.Generator().manual_seed(0))
     pool = sum(layer.channels for layer in layers)
     return dict(selector.select().channels), pool, "drawn uniformly from all layers, seed 0"
+
+
+def selections(network: str, budget: int, ranking_name: str, epochs: int, seed: int) -> tuple:
+    """MeDyate's selections over epochs on recorded norms: no training, the numbers are real.
+
+    The ranking's own run recorded every channel's norm in every epoch; the selector sees those of
+    the channels that it drew, as a run would. Returns the :class:`medyate.strategies.Selector`
+    after the last epoch and the list of selections; only the first epoch where no norms are there.
+    """
+    import torch
+
+    from . import ranking, runs
+
+    layers = backbone(network)
+    found = ranking.load(network, ranking_name)
+    generator = torch.Generator().manual_seed(seed)
+    selector = strategies.Selector(strategies.get("LaRa MeDyate"), layers, budget, generator, ranking=found)
+    drawn = [selector.select()]
+    record = next((one for one in runs.every("rank") if one.get("ranking") == found.name and one["config"]["network"] == network), None)
+    arrays = runs.arrays(record) if record else {}
+    for norms in arrays.get("channel_norms_mean", ())[: epochs - 1]:
+        parts = torch.from_numpy(norms).split([layer.channels for layer in layers])
+        named = {layer.name: part for layer, part in zip(layers, parts)}
+        chosen = drawn[-1].channels
+        drawn.append(selector.select({name: named[name][list(channels)] for name, channels in chosen.items()}))
+    return selector, drawn
 
 
 def epoch_size(frame: pd.DataFrame) -> tuple[int, int]:
@@ -433,7 +460,9 @@ def over_layers(config: Parameters, wanted: Mapping[str, strategies.Strategy]) -
         frame = of_one_protocol(frame[frame.series.notna() & frame.K.notna()])
     if frame.empty:
         return pd.DataFrame(columns=OVER_LAYERS)
-    frame = frame.assign(layers=frame.K.astype(int), top1_percent=frame.test_top1_percent, alpha_percent=100 * frame.alpha)
+    frame = frame.assign(
+        layers=frame.K.astype(int), budget=frame.budget.astype(int), top1_percent=frame.test_top1_percent, alpha_percent=100 * frame.alpha
+    )  # fmt: skip
     # a K that was given and the same K by the strategy's rule are the same run
     frame = frame.drop_duplicates(["series", "budget", "layers", "seed"])
     return frame.sort_values(["series", "budget", "layers", "seed"])[OVER_LAYERS].reset_index(drop=True)
@@ -570,6 +599,71 @@ def protocol_note(frame: pd.DataFrame) -> str:
     )
 
 
+# --- tables ---
+
+
+def paper_table(number: int, config: Parameters) -> pd.DataFrame:
+    """Table 1, 2 or 3 for the chosen networks and tasks, a column a task as "mean ± std"."""
+    frame = paper.accuracies(number)
+    if config.networks != ALL:
+        frame = frame[frame.network.isin(config.networks)]
+    if config.tasks != ALL:
+        labels = {paper.TASKS.get(task) for task in config.tasks}
+        frame = frame[frame.task.isin(labels)]
+    kept = [*paper.MAIN_STRATEGIES, "Baseline"]
+    frame = frame[frame.strategy.isin(kept)]
+    text = [f"{mean:.2f} ± {std:.2f}" for mean, std in zip(frame.mean_percent, frame.std_percent)]
+    order = list(dict.fromkeys(frame.task))
+    wide = frame.assign(
+        text=text,
+        note=["repeats D-Full Random" if repeated else "" for repeated in frame.repeated],
+        strategy=frame.strategy.astype("category").cat.set_categories(kept, ordered=True),
+    ).pivot(index=["network", "budget_elements", "strategy", "place", "note"], columns="task", values="text")
+    wide = wide[order].sort_index().reset_index().rename_axis(None, axis=1)
+    return wide.astype({"strategy": str}).rename(columns={"budget_elements": "budget (elements)", "place": "from"})
+
+
+# Which networks of ours stand beside which table.
+_FAMILY = {1: ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3"), 2: ("swin-t",), 3: ("bert", "roberta")}
+
+
+def our_table(number: int, config: Parameters) -> pd.DataFrame:
+    """Our runs beside the paper's cells: mean over seeds, 95 % interval, n, the paper's mean.
+
+    Table 1 also takes every other network that takes images: it is the table of vision at our scale.
+    """
+    import pandas as pd
+
+    from .stats import estimate
+
+    frame = strategy_runs(config)
+    if not frame.empty:
+        others = set(_FAMILY[2] + _FAMILY[3])
+        inside = ~frame.network.isin(others) if number == 1 else frame.network.isin(_FAMILY[number])
+        frame = frame[inside]
+    if frame.empty:
+        return pd.DataFrame()
+    theirs = paper.accuracies(number).set_index(["network", "budget_elements", "strategy", "task"]).mean_percent
+    rank = {name: index for index, name in enumerate(strategies.STRATEGIES)}
+    rows = []
+    for (network, task, budget, epochs, strategy), found in frame.groupby(
+        ["network", "task", "budget", "epochs", "strategy"], dropna=False
+    ):
+        ours = estimate(found.test_top1_percent)
+        key = (network, paper.total_elements(network) if strategy == "Baseline" and network in _FAMILY[1] else budget)
+        value = theirs.get((*key, strategy, paper.TASKS.get(task)))
+        rows.append(
+            {
+                "network": network, "task": task, "budget (elements)": None if budget != budget else int(budget),
+                "epochs": int(epochs), "strategy": strategy, "top-1 (%)": ours.mean, "95 % low": ours.low,
+                "95 % high": ours.high, "n": ours.n, "paper's task": paper.TASKS.get(task) or "–", "paper (%)": value,
+                "difference": None if value is None else ours.mean - value,
+            }
+        )  # fmt: skip
+    rows.sort(key=lambda row: (row["network"], row["task"], row["epochs"], row["budget (elements)"] or 10**12, rank[row["strategy"]]))
+    return pd.DataFrame(rows).astype({"budget (elements)": "Int64"})
+
+
 # --- display ---
 
 # Sorts a table by the column whose head is clicked; numbers as numbers, whatever follows them.
@@ -630,7 +724,7 @@ def show_table(frame: pd.DataFrame, name: str, caption: str, decimals: int = 2) 
 
 
 def _plain(value, decimals: int) -> str:
-    if value is None or value != value:
+    if value is None or str(value) in ("nan", "<NA>"):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -643,7 +737,7 @@ def _plain(value, decimals: int) -> str:
 
 def _cell(value, decimals: int) -> str:
     number = isinstance(value, (int, float)) or hasattr(value, "item")
-    key = f' data-v="{value}"' if number and value == value else ""
+    key = f' data-v="{value}"' if number and str(value) != "nan" else ""
     align = "right" if number else "left"
     return f'<td{key} style="text-align:{align}">{html.escape(_plain(value, decimals))}</td>'
 

@@ -47,6 +47,8 @@ TASKS = {
 TABLES = {1: ("table1", "trady_table1"), 2: ("table2", "trady_table2"), 3: ("table3", "trady_table3")}
 # TraDy's SwinT rows that repeat another method's row: shown, but no targets.
 REPEATED = {("swin-t", 633_859, "TraDy"), ("swin-t", 2_767_686, "TraDy")}
+# (network, budget, task) of Table 2 in which one of LaRa MeDyate's three runs collapsed.
+COLLAPSED = ("swin-t", 2_767_686, "VWW")
 CURVES = {
     "fig6a": "Fig. 6a: MbV2-w0.35 on Food, LaRa MeDyate",
     "fig7": "Fig. 7: MbV2-w0.35 on Food, 27,946 elements, MeDyate",

@@ -36,6 +36,13 @@ STRATEGIES: Mapping[str, tuple[str, str]] = {
     "Baseline": ("#000000", "*"),
     "Head only": ("#606060", "."),
 }
+# series of Figs. 7 and 11 that are a strategy as its name says
+SAME = {
+    "LaRa order + raw norm": "LaRa MeDyate",
+    "Prev order + raw norm": "Prev MeDyate",
+    "MeDyate uniform": "LaRa MeDyate",
+    "TraDy uniform": "LaRa TraDy",
+}
 OTHERS = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#56B4E9", "#949494")
 MARKERS = "osD^vPXd*"
 WIDTH = 6.0  # inches; at a phone's 360 px an 11 pt letter is then about 9 px high
@@ -68,9 +75,11 @@ def style():
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each name: a strategy's own, else the next one of the palette."""
-    free = iter(zip(OTHERS * 3, MARKERS * 3))
-    return {name: STRATEGIES[name] if name in STRATEGIES else next(free) for name in names}
+    """Colour and marker of each name: a strategy's own, else the next of the palette that is free."""
+    known = {name: STRATEGIES[SAME.get(name, name)] for name in names if SAME.get(name, name) in STRATEGIES}
+    taken = {colour for colour, _ in known.values()}
+    free = iter([(c, m) for c, m in zip(OTHERS * 3, MARKERS * 3) if c not in taken])
+    return {name: known[name] if name in known else next(free) for name in names}
 
 
 def ordered_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -213,6 +222,58 @@ def _points(ax: Axes, frame: pd.DataFrame, colour: str, paper: bool, label: str)
                 label=f"{'paper' if paper else 'ours'}: slope {line.slope:.2f}, R² {line.r_squared:.2f}")  # fmt: skip
 
 
+def overview(ranked: pd.DataFrame, drawn: pd.DataFrame, title: str, online: str) -> Figure:
+    """The method at a glance (Fig. 1), with the numbers of a real selection.
+
+    ``ranked``: ``layer``, ``lara``, ``inside`` (in the search space), in ranked order. ``drawn``:
+    layers of the search space (rows, in ranked order) x epochs, the share of a layer's channels
+    that is selected, in percent. ``title``, ``online``: the two phases' headings.
+    """
+    import seaborn as sns
+    from matplotlib.patches import FancyBboxPatch
+
+    _need(ranked, ["layer", "lara", "inside"], "the ranking")
+    if drawn.empty:
+        raise InputError("no selection was given: there is nothing to draw")
+    own, other = STRATEGIES["LaRa MeDyate"][0], "#c8c8c8"
+    with style():
+        figure, (top, middle, bottom) = _figure(10.6, 3, height_ratios=(2.6, 1.9, 0.9 + 0.23 * len(drawn)))
+        places = np.arange(1, len(ranked) + 1)
+        top.bar(places, ranked.lara, color=[own if inside else other for inside in ranked.inside], width=0.85)
+        top.set_yscale("log")
+        top.set_xlabel("layers, ranked")
+        top.set_ylabel("LaRa (eq. 9)")
+        top.set_title(title)
+        cut = int(ranked.inside.sum())
+        top.axvline(cut + 0.5, color="black", linewidth=1, linestyle=":")
+        top.annotate(f"K = {cut}", (cut + 0.5, top.get_ylim()[1]), (4, -14), textcoords="offset points")
+        _despine([top])
+
+        middle.set_axis_off()
+        middle.set(xlim=(0, 100), ylim=(0, 100))
+        boxes = (
+            (0, "epoch 1:\nall channels\nalike"), (26, "train what\nwas drawn,\nno more"),
+            (52, "keep its\ngradient\nnorms"), (78, "draw anew,\nlarge norms\nmore often"),
+        )  # fmt: skip
+        for x, text in boxes:
+            box = FancyBboxPatch((x + 1, 42), 20, 46, boxstyle="round,pad=0.8", facecolor="#f3f3f3", edgecolor="#606060")
+            middle.add_patch(box)
+            middle.text(x + 11, 65, text, ha="center", va="center", fontsize=9.5)
+        arrow = {"arrowstyle": "-|>", "color": "#606060", "linewidth": 1.4}
+        for x, _ in boxes[:-1]:
+            middle.annotate("", (x + 26.5, 65), (x + 22.2, 65), arrowprops=arrow)
+        middle.annotate("", (37, 39), (89, 39), arrowprops=arrow | {"connectionstyle": "bar,fraction=-0.09"})
+        middle.text(63, 6, "every epoch; in epoch 2, what was never seen gets the largest norm", ha="center", fontsize=9.5)
+        middle.set_title(online)
+
+        sns.heatmap(drawn, ax=bottom, cmap="viridis", vmin=0, linewidths=0.5, yticklabels=True,
+                    cbar_kws={"label": "channels of the layer that were drawn (%)", "location": "bottom", "aspect": 40})  # fmt: skip
+        bottom.set(xlabel="epoch", ylabel="")
+        bottom.tick_params(axis="y", labelsize=9, rotation=0)
+        bottom.tick_params(axis="x", rotation=0)
+    return figure
+
+
 def unexplored(
     alphas: Sequence[float], epochs: int, marks: Mapping[int, float], observed: pd.DataFrame | None = None
 ) -> Figure:
@@ -231,15 +292,17 @@ def unexplored(
         for epoch, share in marks.items():
             if epoch <= epochs:
                 height = 100 * 0.8**epoch
-                ax.plot(epoch, height, "o", color="black", markersize=5)
-                ax.annotate(f"epoch {epoch}: {share:.0%} seen", (epoch, height), (8, 8), textcoords="offset points",
-                            fontsize=10)  # fmt: skip
+                ax.plot(epoch, height, "o", color="black", markersize=5, zorder=5)
+                between = 100 * (0.95**epoch + 0.9**epoch) / 2 - 4  # where no curve runs
+                ax.annotate(f"{share:.0%} seen\nepoch {epoch}", (epoch, height), (epoch, between), fontsize=9, ha="center",
+                            arrowprops={"arrowstyle": "-", "linewidth": 0.8})  # fmt: skip
         if observed is not None:
             _need(observed, ["series", "epoch", "unexplored_percent"], "the observed exploration")
             _lines(ax, observed, "epoch", "unexplored_percent", colours(list(dict.fromkeys(observed.series))), False)
         ax.set_xlabel("epoch")
         ax.set_ylabel("unexplored search space (%)")
         ax.set_ylim(0, 100)
+        _epoch_ticks(ax)
         _despine([ax])
         _legend_below(figure, ax, 3 if observed is None else 2)
     return figure
@@ -255,7 +318,7 @@ def correlation(matrix: pd.DataFrame, title: str, low: float = 0.0) -> Figure:
     with style():
         figure, (ax,) = _figure(min(6.2, 2.2 + 0.55 * n))
         sns.heatmap(matrix, ax=ax, vmin=low, vmax=1, cmap="viridis", square=True, annot=n <= 9, fmt=".2f",
-                    annot_kws={"size": 10}, linewidths=0.5, cbar_kws={"label": "Spearman's ρ"},
+                    annot_kws={"size": 10}, linewidths=0.5, cbar_kws={"label": "Spearman's ρ", "shrink": 0.7},
                     xticklabels=True, yticklabels=True)  # fmt: skip
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="x", rotation=45 if max(map(len, map(str, matrix))) > 3 else 0)
@@ -277,14 +340,14 @@ def stability(table: pd.DataFrame, title: str) -> Figure:
         for name, (colour, marker) in palette.items():
             series = table[table.series == name]
             line = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.6}
-            top.plot(series.epoch, series.p_paired, label=f"{name}: p paired, ρ", **line)
-            top.plot(series.epoch, series.p_unpaired, label=f"{name}: p unpaired, overlap", linestyle=":",
+            top.plot(series.epoch, series.p_paired, label=name, **line)
+            top.plot(series.epoch, series.p_unpaired, linestyle=":",
                      **(line | {"markerfacecolor": "white"}))  # fmt: skip
             bottom.plot(series.epoch, series.rho, **line)
             bottom.plot(series.epoch, series.overlap, linestyle=":", **(line | {"markerfacecolor": "white"}))
         top.axhline(0.05, color="black", linewidth=1, linestyle="--")
         top.set_title(f"{title}\nt-test of equal means with the epoch before")
-        top.set_ylabel("p (dashed: 0.05)")
+        top.set_ylabel("p, paired (solid),\nunpaired (dotted)")
         top.set_ylim(-0.03, 1.03)
         bottom.set_title("the same epochs: do ranks stay?")
         bottom.set_ylabel("ρ (solid), top decile\nkept (dotted)")
@@ -292,7 +355,7 @@ def stability(table: pd.DataFrame, title: str) -> Figure:
         bottom.set_xlabel("epoch")
         _epoch_ticks(bottom)
         _despine([top, bottom])
-        _legend_below(figure, top, 1)
+        _legend_below(figure, top, 3)
     return figure
 
 
@@ -368,9 +431,10 @@ def over_epochs(
     with style():
         figure, (ax,) = _figure(4.8)
         _lines(ax, table, "epoch", value, palette, False)
+        drawn = set(table.series)
         for name, mean in (paper or {}).items():
-            ax.axhline(mean, color=palette[name][0], linestyle="--", linewidth=1.4, label=f"{name}, paper's mean")
-        ax.set_title(title)
+            ax.axhline(mean, color=palette[name][0], linestyle="--", linewidth=1.4, label=None if name in drawn else name)
+        ax.set_title(title + ("\ndashed: the paper's means over epochs" if paper else ""))
         ax.set_xlabel("epoch")
         ax.set_ylabel(label)
         _epoch_ticks(ax)

@@ -22,7 +22,7 @@
 budget: "int or str" = "all"  # elements, such as 27946, or "all" for the network's five tiers
 network: str = "mbv2-w0.35"  # any of `medyate networks`
 task: str = "food10"  # any of `medyate tasks`
-epochs: int = 5  # of each run, warm-up not included
+epochs: int = 9  # of each run, warm-up not included
 seeds: "int or str" = "0"  # one seed, or several as in "0,42"
 mode: str = "recorded"  # recorded: draw what is there; missing: run the rest; fresh: run all anew
 
