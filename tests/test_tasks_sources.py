@@ -333,6 +333,14 @@ def test_decoded_once_and_again_when_the_data_change(form, tmp_path, monkeypatch
         assert grey(load(path), "train") == ([10, 20, 30, 90], [0, 1, 1, 1])
 
 
+def test_progress_counts_images(tmp_path):
+    path, told = as_folder(tmp_path / "x", split_photos()), []
+    tasks.load(f"folder:{path}", resolution=8, progress=lambda *numbers: told.append(numbers))
+    assert told == [(n, 8) for n in range(1, 9)]
+    tasks.load(f"folder:{path}", resolution=8, progress=lambda *numbers: told.append(numbers))
+    assert len(told) == 8
+
+
 def test_a_failure_leaves_nothing_and_the_next_call_works(tmp_path, monkeypatch, cache_folder):
     path = as_folder(tmp_path / "x", split_photos())
     monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))

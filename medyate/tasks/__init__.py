@@ -7,6 +7,8 @@
 ``listing``, ``fetch`` and ``check`` say what there is, download it, and check what is here.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from ..errors import InputError, whole
@@ -37,8 +39,16 @@ KEPT_RESOLUTIONS = 1.5
 Data = ImageData
 
 
-def load(name: str | Task, *, resolution: int = 128) -> ImageData | TextData:
-    """Load a task by name (see :func:`get`). resolution: of image batches, in pixels.
+def load(
+    name: str | Task,
+    *,
+    resolution: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageData | TextData:
+    """Load a task by name (see :func:`get`).
+
+    resolution: of image batches, in pixels; progress: called with the number of images decoded so
+    far and in all, while images are decoded.
 
     Images are decoded on the first call and memory-mapped from then on. The short side of a
     training image is reduced to at most 1.5 times the resolution (192 pixels at the paper's 128);
@@ -52,13 +62,8 @@ def load(name: str | Task, *, resolution: int = 128) -> ImageData | TextData:
     task = name if isinstance(name, Task) else get(name)
     if task.kind == "text":
         return _texts(task)
-    decoded = cache.decoded(
-        task.source,
-        lambda samples: _check(task, samples),
-        resolution=resolution,
-        kept_side=round(KEPT_RESOLUTIONS * resolution),
-        resize=task.resize,
-    )
+    recipe = cache.Recipe(resolution, round(KEPT_RESOLUTIONS * resolution), task.resize)
+    decoded = cache.decoded(task.source, recipe, lambda found: _check(task, found), progress)
     return ImageData(
         name=task.name,
         classes=list(decoded.classes),

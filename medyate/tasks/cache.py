@@ -16,12 +16,12 @@ import io
 import json
 import os
 import shutil
-import tempfile
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -64,32 +64,46 @@ def folder() -> Path:
     return Path(pooch.os_cache("medyate")) / "decoded"
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How images are decoded: see the top of this module. resize: "crop" or "square"."""
+
+    resolution: int
+    kept_side: int
+    resize: str
+
+
 def decoded(
-    source, check: Callable[[Samples], None], *, resolution: int, kept_side: int, resize: str
+    source,
+    recipe: Recipe,
+    check: Callable[[Samples], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Decoded:
     """Return ``source`` decoded, from the cache where it is there, else decode it now.
 
     check: called with the samples before they are decoded; raises where they are not as expected.
+    progress: called with the numbers of images decoded and in all.
     """
-    key = json.dumps([VERSION, source.digest(), resolution, kept_side, resize])
-    name = f"{source.name}-{resolution}-{sha256(key.encode()).hexdigest()[:16]}"
+    key = json.dumps([VERSION, source.digest(), *astuple(recipe)])
+    name = f"{source.name}-{recipe.resolution}-{sha256(key.encode()).hexdigest()[:16]}"
     place = folder() / name
     if not place.is_dir():
         try:
-            _make(source, check, place, resolution, kept_side, resize)
+            _make(source, recipe, check, progress, place)
         except OSError as error:
             raise InputError(
                 f"decoding task {source.name!r} into {str(place.parent)!r} failed: {error}; "
                 f"MEDYATE_CACHE can name another folder"
             ) from None
-    return _open(place, resolution)
+    return _open(place, recipe.resolution)
 
 
-def _make(source, check, place: Path, resolution: int, kept_side: int, resize: str) -> None:
+def _make(source, recipe: Recipe, check, progress, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    temporary = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()  # with everyone's usual rights, unlike one from tempfile
     try:
-        _write(source, check, temporary, resolution, kept_side, resize)
+        _write(source, recipe, check, progress, temporary)
         # Another process may have been quicker; its folder holds the same bytes.
         with contextlib.suppress(OSError):
             temporary.rename(place)
@@ -125,25 +139,25 @@ def _map(path: Path, size: int) -> Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
 
 
-def _write(source, check, place: Path, resolution: int, kept_side: int, resize: str) -> None:
+def _write(source, recipe: Recipe, check, progress, place: Path) -> None:
     from PIL import Image
 
     def kept(sample: Sample) -> tuple[np.ndarray, bytes]:
         image, digest = _read(sample)
         short = min(image.size)
-        if short > kept_side:
-            size = [max(1, round(side * kept_side / short)) for side in image.size]
+        if short > recipe.kept_side:
+            size = [round(side * recipe.kept_side / short) for side in image.size]
             image = image.resize(size, Image.Resampling.BILINEAR)
         return np.asarray(image), digest
 
     def evaluated(sample: Sample) -> tuple[np.ndarray, bytes]:
         image, digest = _read(sample)
-        return evaluation_view(image, resolution, resize).transpose(2, 0, 1), digest
+        return evaluation_view(image, recipe.resolution, recipe.resize).transpose(2, 0, 1), digest
 
     samples = source.read()
     check(samples)
     classes, train, test = samples
-    shapes, digests = [], {}
+    shapes, digests, done = [], {}, 0
     for split, samples, view in (("train", train, kept), ("test", test, evaluated)):
         with (place / f"{split}.u8").open("wb") as file:
             for sample, (pixels, digest) in zip(samples, _in_order(view, samples), strict=True):
@@ -151,6 +165,9 @@ def _write(source, check, place: Path, resolution: int, kept_side: int, resize: 
                 digests.setdefault(digest, []).append((split, sample))
                 if split == "train":
                     shapes.append(pixels.shape)
+                done += 1
+                if progress is not None:
+                    progress(done, len(train) + len(test))
     _warn_of_duplicates(source.name, digests)
     np.savez(
         place / "index.npz",

@@ -6,6 +6,7 @@ in order of the names and from the first, is a test image.
 """
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import json
@@ -334,8 +335,9 @@ def _remembered(paths: list[Path], digest: Callable[[], str]) -> str:
     if note.is_file() and len(known := note.read_text()) == 64:
         return known
     found = digest()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.write_text(found)
-    temporary.replace(note)
+    with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_suffix(f".{os.getpid()}")
+        temporary.write_text(found)
+        temporary.replace(note)
     return found
