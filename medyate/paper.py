@@ -8,6 +8,7 @@ predecessor's paper, arXiv 2510.19675; everything else is arXiv 2510.20979.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -256,20 +257,20 @@ def _values(figure: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Claim:
-    """One checkable sentence of the paper; ``check`` names the function that judges it."""
+    """One checkable sentence of the paper. ``paper`` and ``runs`` name the checks that judge it, with
+    their arguments (see :mod:`medyate.verdicts`), from the paper's numbers and from our runs."""
 
     id: str
     place: str
     claim: str
     paper_value: str
-    check: str
+    paper: tuple[str, dict] | None
+    runs: tuple[str, dict] | None
     notebook: str
-    note: str = ""
+    note: str
 
 
 def claims() -> tuple[Claim, ...]:
     """The ledger's left half, from ``claims.json``, in the order of the paper."""
-    import json
-
-    entries = json.loads((folder() / "claims.json").read_text())
+    entries = json.loads((folder() / "claims.json").read_text(encoding="utf-8"))
     return tuple(Claim(**entry) for entry in entries)
