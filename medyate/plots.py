@@ -446,7 +446,8 @@ def over_epochs(
 def bars(table: pd.DataFrame, label: str, title: str, start: float = 0) -> Figure:
     """Horizontal bars, a group a strategy: ``series`` (strategy), ``source``, ``value``.
 
-    Sources that start with "paper" are hollow and hatched. ``start`` is where the axis begins.
+    Sources that start with "paper" are hollow. ``start`` is where the axis begins; other than 0 it
+    makes dots of the bars, whose lengths would mislead.
     """
     _need(table, ["series", "source", "value"], "the table of bars")
     names = list(dict.fromkeys(table.series))
@@ -463,9 +464,13 @@ def bars(table: pd.DataFrame, label: str, title: str, start: float = 0) -> Figur
                 y = row + (index - (len(sources) - 1) / 2) * height
                 hollow = source.startswith("paper")
                 mean = float(found.value.mean())
-                ax.barh(y, mean, height * 0.9, facecolor="white" if hollow else palette[name][0],
-                        edgecolor=palette[name][0], hatch="////" if hollow else None, linewidth=1.2)  # fmt: skip
-                ax.annotate(f" {mean:,.2f}", (mean, y), va="center", fontsize=10)
+                colour, marker = palette[name]
+                face = "white" if hollow else colour
+                if start:
+                    ax.plot(mean, y, marker, markersize=8, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6)
+                else:
+                    ax.barh(y, mean, height * 0.9, facecolor=face, edgecolor=colour, linewidth=1.2)
+                ax.annotate(f"{mean:,.2f}", (mean, y), (8, 0), textcoords="offset points", va="center", fontsize=10)
         ax.set_yticks(range(len(names)), names)
         ax.invert_yaxis()
         ax.set_xlabel(label)

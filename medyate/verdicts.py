@@ -544,7 +544,7 @@ def overhead_small() -> Finding | None:
     counted = overhead.operations(record["selection"], layers, pool, steps, record["config"]["batch_size"])
     return Finding(
         HOLDS if share < 1 and counted.share < 0.01 else PART if share < 5 else FAILS,
-        f"{100 * counted.share:.4f} % of the weight derivatives' operations; measured {share:.2f} % of an epoch's training time, n = {len(epochs)} epochs",
+        f"one operation in {1 / counted.share:,.0f} of the weight derivatives'; measured {share:.2f} % of an epoch's training time, n = {len(epochs)} epochs",
         tuple(dict.fromkeys(epochs["id"])),
     )
 

@@ -26,7 +26,7 @@ seeds: int = 0  # the seed of the sampling
 # %%
 import pandas as pd
 
-from medyate import notebook, paper, plots
+from medyate import notebook, plots
 from medyate import ranking as rankings
 
 config = notebook.Parameters("fig1", budget=budget, network=network, epochs=epochs, seeds=seeds)

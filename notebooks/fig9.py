@@ -27,7 +27,7 @@ mode: str = "recorded"  # recorded: draw what is there; missing: run the rest; f
 # %%
 import pandas as pd
 
-from medyate import costs, notebook, overhead, paper, plots, reproduce, strategies
+from medyate import notebook, overhead, paper, plots, reproduce, strategies
 
 config = notebook.Parameters("fig9", budget=budget, network=network, task=task, epochs=epochs, seeds=seeds, mode=mode)
 notebook.run(notebook.grid_of_strategies(config), config)
@@ -110,8 +110,8 @@ notebook.show(
     "batch norm; masked dense gradients hold almost as much as the full training.",
 )  # fmt: skip
 notebook.say(
-    f"Selection: {origin}. The budget itself, for a batch of 8, is {8 * 4 * config.budget / 2**20:.2f} MiB by eq. 4 with weights counted per "
-    f"sample. Masking dense gradients holds {parts.set_index('execution')['sum']['masked dense gradients, batch norm train'] / smallest:.0f} "
+    f"Selection: {origin}. The budget itself, for a batch of 8, is at most {8 * 4 * config.budget / 2**20:.2f} MiB by eq. 4. "
+    f"Masking dense gradients holds {parts.set_index('execution')['sum']['masked dense gradients, batch norm train'] / smallest:.0f} "
     "times what the subnet with frozen batch norm holds. Train-mode batch norm, the paper's, keeps its whole input in every layer "
     "that the gradient passes; the budget does not count that."
 )
@@ -127,7 +127,7 @@ counted = overhead.operations(selection, layers, pool, -(-images // batch), batc
 notebook.say(
     f"**Computed.** {counted.channels:,} channels: {counted.norm:,} operations for norms, {counted.sampling:,} for sampling "
     f"among N = {pool:,} channels, {counted.derivatives:,} for the weight derivatives of {images:,} images. "
-    f"The overhead is {100 * counted.share:.4f} % of the weight derivatives, which are themselves a small part of an epoch."
+    f"The overhead is one operation in {1 / counted.share:,.0f}, and weight derivatives are themselves a part of an epoch only."
 )
 if not ours.empty:
     timed = ours[ours.strategy.isin(["LaRa MeDyate", "Prev MeDyate"]) & (ours.epoch > 1)]

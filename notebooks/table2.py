@@ -26,7 +26,7 @@ seeds: "int or str" = "all"  # of our runs: one seed, several as in "0,42", or "
 mode: str = "recorded"  # recorded: show what is there; missing: run the rest; fresh: run all anew
 
 # %%
-from medyate import notebook, paper
+from medyate import notebook
 
 config = notebook.Parameters("table2", networks=networks, tasks=tasks, epochs=epochs, seeds=seeds, mode=mode)
 notebook.run(notebook.grid_of_strategies(config), config)

@@ -164,10 +164,29 @@ def test_fig6_where_nothing_was_recorded_says_so_and_how_to_run_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "parameters", "files"),
+    [
+        ("fig2", {"epochs": 9, "task": "digits"}, {"fig2"}),
+        ("fig9", {"network": "mcunet-in1", "budget": 15936}, {"fig9a", "fig9b", "fig9c", "fig9-bytes"}),
+        ("fig10", {"group": "SwinT", "collapsed": False}, {"fig10-swint"}),
+        ("table1", {"networks": "mcunet,proxyless", "tasks": "food10,cub50"}, set()),
+    ],
+)
+def test_other_parameters(tmp_path, name, parameters, files):
+    done, shown = papermill(name, tmp_path, **parameters)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Passed unknown parameter" not in done.stderr
+    figures = tmp_path / "figures"
+    assert {path.stem for path in figures.glob("*.svg")} == files
+    assert all((figures / f"{name}.{end}").stat().st_size > 500 for name in files for end in ("svg", "pdf"))
+
+
+@pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
         ("fig6", {"budget": "abc"}, "budget 'abc' is not an integer; allowed: a number of elements such as 27946, or 'all'"),
         ("fig6", {"network": "resnet"}, "unknown network 'resnet'; allowed: "),
+        ("fig5", {"layer": "b99.dw"}, "unknown layer 'b99.dw'; allowed: stem, b0.dw"),
         ("fig8", {"networks": "mbv2-w0.35,vgg"}, "unknown network 'vgg'; allowed: "),
     ],
 )
@@ -282,6 +301,62 @@ def test_the_grid_is_the_papers_and_keeps_to_the_recorded_protocol(records, tmp_
     assert {(one.batch_norm, one.warmup_epochs, one.order, one.metric) for one in grid} == {("frozen", 0, "rgn", "rgn")}
     recorded = dataclasses.replace(config, mode="recorded")
     assert notebook.grid_over_layers(recorded, wanted) == []
+
+
+@pytest.mark.parametrize(("mode", "forced"), [("missing", False), ("fresh", True)])
+def test_modes_run_what_they_say(records, monkeypatch, capsys, mode, forced):
+    from medyate import finetune
+
+    started = []
+
+    def start(config, force):
+        started.append((config.strategy, config.seed, force))
+        return {"test_top1_percent": 50.0}, not force
+
+    monkeypatch.setattr(finetune, "run", start)
+    config = notebook.Parameters(
+        "table1", networks="mbv2-w0.35", tasks="digits", epochs=1, seeds="0,1", mode=mode
+    )
+    grid = notebook.grid_of_strategies(config, names=("SU", "Head only"), budgets=(27_946, 30_000))
+    notebook.run(grid, config)
+    # SU has no scheme of 30,000 elements; Head only has no budget, so it runs once
+    assert started == [("SU", 0, forced), ("SU", 1, forced), ("Head only", 0, forced), ("Head only", 1, forced)]
+    assert ("ran" if forced else "recorded already") in capsys.readouterr().out
+    recorded = notebook.Parameters("table1", networks="mbv2-w0.35", tasks="all", epochs=1, seeds=0, mode="recorded")
+    assert notebook.grid_of_strategies(recorded) == []
+    with pytest.raises(InputError, match="tasks 'all' cannot be run in mode 'missing'; allowed: names with commas between"):
+        notebook.Parameters("table1", networks="all", tasks="all", epochs="all", seeds="all", mode="missing")
+
+
+def test_tables_set_ours_beside_the_papers_cell(records):
+    records(*[run_record(60.0 + seed, seed=seed) for seed in (0, 1, 2)], run_record(75.5, strategy="Baseline", budget=None))
+    config = notebook.Parameters("table1", networks="all", tasks="all", epochs="all", seeds="all", mode="recorded")
+    table = notebook.our_table(1, config).set_index("strategy")
+    ours = table.loc["LaRa MeDyate"]
+    assert (ours["top-1 (%)"], ours.n, ours["paper (%)"]) == (61.0, 3, 63.7)
+    assert ours.difference == pytest.approx(-2.7)
+    assert ours["95 % low"] == pytest.approx(61 - 4.302653 / 3**0.5)
+    assert table.loc["Baseline", "paper (%)"] == 70.79 and pd.isna(table.loc["Baseline", "95 % low"])
+    assert notebook.our_table(2, config).empty
+    theirs = notebook.paper_table(1, notebook.Parameters("table1", networks="mcunet", tasks="food10"))
+    assert set(theirs.network) == {"mcunet-in1"} and "63.70 ± 0.16" not in set(theirs.Food)
+    row = theirs[(theirs["budget (elements)"] == 15_936) & (theirs.strategy == "LaRa MeDyate")].iloc[0]
+    assert (row.Food, row["from"]) == ("67.39 ± 0.12", "Table 1")
+    assert set(theirs[theirs.strategy == "SU"]["from"]) == {"TraDy, Table 1"}
+
+
+def test_recorded_rankings(records, tmp_path):
+    folder = tmp_path / "results" / "runs"
+    records(*[rank_record(task, seed, folder) for task in ("food10", "flowers12") for seed in (0, 1)])
+    config = notebook.Parameters("fig3", networks="all", tasks="all", epochs="all", seeds="all")
+    found = notebook.rankings(config)
+    assert len(found) == 4
+    metric = notebook.layer_metric(found, "lara")
+    assert metric.shape == (52, 4) and "food10, 1" in metric
+    norms, layer_of, names = notebook.channel_norms(found.iloc[0]["id"])
+    assert norms.shape == (6, len(layer_of)) and names[notebook.layer_index("b1.pw1", names)] == "b1.pw1.conv"
+    with pytest.raises(InputError, match="layer 52 is out of range"):
+        notebook.layer_index(52, names)
 
 
 # --- tables on a page ---

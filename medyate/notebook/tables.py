@@ -1,0 +1,76 @@
+"""Tables 1 to 3: the paper's rows, and ours beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import paper, strategies
+from .parameters import ALL, Parameters
+from .recorded import strategy_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def paper_table(number: int, config: Parameters) -> pd.DataFrame:
+    """Table 1, 2 or 3 for the chosen networks and tasks, a column a task as "mean ± std"."""
+    frame = paper.accuracies(number)
+    if config.networks != ALL:
+        frame = frame[frame.network.isin(config.networks)]
+    if config.tasks != ALL:
+        labels = {paper.TASKS.get(task) for task in config.tasks}
+        frame = frame[frame.task.isin(labels)]
+    kept = [*paper.MAIN_STRATEGIES, "Baseline"]
+    frame = frame[frame.strategy.isin(kept)]
+    text = [f"{mean:.2f} ± {std:.2f}" for mean, std in zip(frame.mean_percent, frame.std_percent)]
+    order = list(dict.fromkeys(frame.task))
+    wide = frame.assign(
+        text=text,
+        note=["repeats D-Full Random" if repeated else "" for repeated in frame.repeated],
+        strategy=frame.strategy.astype("category").cat.set_categories(kept, ordered=True),
+    ).pivot(index=["network", "budget_elements", "strategy", "place", "note"], columns="task", values="text")
+    wide = wide[order].sort_index().reset_index().rename_axis(None, axis=1)
+    if not wide.note.any():
+        wide = wide.drop(columns="note")
+    return wide.astype({"strategy": str}).rename(columns={"budget_elements": "budget (elements)", "place": "from"})
+
+
+# Which networks of ours stand beside which table.
+_FAMILY = {1: ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3"), 2: ("swin-t",), 3: ("bert", "roberta")}
+
+
+def our_table(number: int, config: Parameters) -> pd.DataFrame:
+    """Our runs beside the paper's cells: mean over seeds, 95 % interval, n, the paper's mean.
+
+    Table 1 also takes every other network that takes images: it is the table of vision at our scale.
+    """
+    import pandas as pd
+
+    from ..stats import estimate
+
+    frame = strategy_runs(config)
+    if not frame.empty:
+        others = set(_FAMILY[2] + _FAMILY[3])
+        inside = ~frame.network.isin(others) if number == 1 else frame.network.isin(_FAMILY[number])
+        frame = frame[inside]
+    if frame.empty:
+        return pd.DataFrame()
+    theirs = paper.accuracies(number).set_index(["network", "budget_elements", "strategy", "task"]).mean_percent
+    rank = {name: index for index, name in enumerate(strategies.STRATEGIES)}
+    rows = []
+    for (network, task, budget, epochs, strategy), found in frame.groupby(
+        ["network", "task", "budget", "epochs", "strategy"], dropna=False
+    ):
+        ours = estimate(found.test_top1_percent)
+        key = (network, paper.total_elements(network) if strategy == "Baseline" and network in _FAMILY[1] else budget)
+        value = theirs.get((*key, strategy, paper.TASKS.get(task)))
+        rows.append(
+            {
+                "network": network, "task": task, "budget (elements)": None if budget != budget else int(budget),
+                "epochs": int(epochs), "strategy": strategy, "top-1 (%)": ours.mean, "95 % low": ours.low,
+                "95 % high": ours.high, "n": ours.n, "paper's task": paper.TASKS.get(task) or "–", "paper (%)": value,
+                "difference": None if value is None else ours.mean - value,
+            }
+        )  # fmt: skip
+    rows.sort(key=lambda row: (row["network"], row["task"], row["epochs"], row["budget (elements)"] or 10**12, rank[row["strategy"]]))
+    return pd.DataFrame(rows).astype({"budget (elements)": "Int64"})
