@@ -2,6 +2,9 @@
 
 Device, threads and folders are not part of a config: they may change how long a run takes, not
 what it is. The same config has the same id everywhere.
+
+A config checks that its data and its ranking are there. ``declared=True`` leaves these two checks
+to the machine that runs it: so the paper's whole grid can be listed where none of its data are.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 from . import networks, ranking, strategies, tasks
@@ -52,11 +55,11 @@ class _Config:
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]):
+    def of(cls, values: Mapping[str, Any], declared: bool = False):
         """A config from plain data; unknown names are refused."""
         for name in values:
             choose(name, cls.fields(), f"{cls.kind} option")
-        return cls(**values)
+        return cls(**values, declared=declared)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -75,22 +78,22 @@ class _Config:
         digest = hashlib.sha256(content.encode()).hexdigest()[:10]
         return re.sub(r"[^a-z0-9.]+", "-", self._readable().lower()).strip("-") + "-" + digest
 
-    def _common(self) -> None:
+    def _common(self, declared: bool) -> None:
         """Checks that both kinds of run share; names become canonical."""
         network = networks.get(self.network)
         weights = network.default_source if self.weights is None else self.weights
         choose(weights, network.sources, f"weights of {network.name}")
-        task = tasks.get(self.task)
-        if task.kind != "image":
+        task = tasks.TASKS.get(str(self.task).lower()) if declared else tasks.get(self.task)
+        if task is not None and task.kind != "image":
             raise InputError(f"task {task.name!r} is a {task.kind} task; network {network.name!r} takes images")
         warmup = whole(self.warmup_epochs, "warm-up epochs", 0)
         epochs = self.epochs
         if epochs is None:
-            epochs = OTHER_EPOCHS if task.epochs is None else task.epochs - PAPER_WARMUP_EPOCHS
+            epochs = OTHER_EPOCHS if task is None or task.epochs is None else task.epochs - PAPER_WARMUP_EPOCHS
         self._set(
             network=network.name,
             weights=weights,
-            task=task.name,
+            task=self.task if task is None else task.name,
             epochs=whole(epochs, "epochs", 1),
             warmup_epochs=warmup,
             seed=whole(self.seed, "seed", 0),
@@ -144,11 +147,12 @@ class RunConfig(_Config):
     count: str = "paper"
     depthwise: str = "eq4"
     execution: str = "subnet"
+    declared: InitVar[bool] = False
 
     kind = "run"
 
-    def __post_init__(self):
-        self._common()
+    def __post_init__(self, declared: bool):
+        self._common(declared)
         self._set(
             momentum=_positive(self.momentum, "momentum", zero=True),
             weight_decay=_positive(self.weight_decay, "weight decay", zero=True),
@@ -193,7 +197,8 @@ class RunConfig(_Config):
             if self.layers is not None:
                 whole(self.layers, "number of layers K", 1, len(layers))
             name = self.ranking or ranking.automatic(self.network, self.task)
-            ranking.load(self.network, name).check(layers)
+            if not declared:
+                ranking.load(self.network, name).check(layers)
             self._set(ranking=name)
         # the effective choices stand in the record, so that tables need no knowledge of ours
         self._set(order=strategy.order, metric=strategy.metric, boosted=strategy.boosted)
@@ -229,11 +234,12 @@ class RankConfig(_Config):
     learning_rate: float = 0.125
     batch_norm: str = "train"
     depthwise: str = "eq4"
+    declared: InitVar[bool] = False
 
     kind = "rank"
 
-    def __post_init__(self):
-        self._common()
+    def __post_init__(self, declared: bool):
+        self._common(declared)
 
     def backbone_layers(self):
         return _backbone(self.network, self.weights, self.resolution, self.depthwise)

@@ -385,6 +385,7 @@ def rank(
         lara_order=list(found.order("lara")), rgn_order=list(found.order("rgn")), ranking=found.name,
         test_top1_percent=loop.rows[-1]["test_top1_percent"],
     ) | {"status": status}  # fmt: skip
+    ranking.save(found)  # before the record: a finished one says that the ranking is there
     runs.write(
         record,
         {
@@ -395,7 +396,6 @@ def rank(
             ).astype(np.int32),
         },
     )
-    ranking.save(found)
     if status == "finished":
         loop.checkpoint.unlink(missing_ok=True)
     return runs.load(config.id), False
