@@ -111,9 +111,9 @@ def strategies(as_json):
 @_json_option
 def tasks(as_json):
     """The tasks: the paper's data sets, packs, and how to use one's own."""
-    from .tasks import fetch
+    from . import tasks as registry
 
-    rows = fetch.listing()
+    rows = registry.listing()
     if as_json:
         return _print_json(rows)
     _table(
@@ -136,9 +136,9 @@ def data():
 @click.argument("task")
 def data_fetch(task):
     """Download TASK, resuming what was begun, and check its checksums."""
-    from .tasks import fetch
+    from . import tasks as registry
 
-    for path in fetch.fetch(task, progress=sys.stderr.isatty()):
+    for path in registry.fetch(task, progress=sys.stderr.isatty()):
         click.echo(path)
 
 
@@ -146,9 +146,9 @@ def data_fetch(task):
 @_json_option
 def data_check(as_json):
     """For all tasks and weights: present, missing or damaged."""
-    from .tasks import fetch
+    from . import tasks as registry
 
-    rows = fetch.check()
+    rows = registry.check()
     if as_json:
         _print_json(rows)
     else:
