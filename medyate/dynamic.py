@@ -46,22 +46,34 @@ class Subnet:
 
     Parameters
     ----------
-    model : any torch model that ends in a Linear classifier.
-    budget : elements (4 bytes each in fp32) for one sample, a hard bound. Ignored by Baseline and
-        Head only.
-    strategy : a name of :data:`medyate.strategies.STRATEGIES`, or a Strategy.
-    ranking : a :class:`medyate.Ranking` of the model's layers; LaRa, Prev and TraDy need one
-        (:func:`medyate.rank` makes it).
-    input_shape : one sample's shape, for the costs.
-    k : number of layers K in place of the strategy's rule.
-    batch_norm, norm_affine : see :func:`medyate.subnet.attach`.
-    norm_gradient : which gradient a channel's norm is taken from (the paper leaves it open).
-        "last", the default, is what eq. 11 charges, one pass over C'D^2 per channel and epoch, and
-        needs no memory beyond the gradient that is there anyway.
-    count : "paper", or "everything" for a budget that also pays for masks.
-    fill : "skip" or "stop" at the budget, see :mod:`medyate.sampling`.
+    model
+        any torch model that ends in a Linear classifier.
+    budget
+        elements (4 bytes each in fp32) for one sample, a hard bound. Ignored by Baseline and Head only.
+    strategy
+        a name of :data:`medyate.strategies.STRATEGIES`, or a Strategy.
+    ranking
+        a :class:`medyate.ranking.Ranking` of the model's layers; LaRa, Prev and TraDy need one
+        (:func:`medyate.dynamic.rank` makes it).
+    input_shape
+        one sample's shape, for the costs.
+    k
+        number of layers K in place of the strategy's rule.
+    batch_norm, norm_affine
+        see :func:`medyate.subnet.attach`.
+    norm_gradient
+        which gradient a channel's norm is taken from (the paper leaves it open). "last", the
+        default, is what eq. 11 charges, one pass over C'D^2 per channel and epoch, and needs no
+        memory beyond the gradient that is there anyway.
+    count
+        "paper", or "everything" for a budget that also pays for masks.
+    fill
+        "skip" or "stop" at the budget, see :mod:`medyate.sampling`.
 
-    Raises :class:`InputError` before anything is changed.
+    Raises
+    ------
+    InputError
+        before anything is changed.
     """
 
     def __init__(
