@@ -48,6 +48,24 @@ def github() -> str | None:
     return f"https://github.com/{match[1]}" if match else None
 
 
+def without_solutions(text: str) -> str:
+    """A page without its solutions, code cells and all."""
+    return re.sub(r"^```\{solution-start\}.*?^```\{solution-end\}\n```\n", "", text, flags=re.M | re.S)
+
+
+def student_source(folder: Path) -> Path:
+    """The book's source for students, made anew: the same pages without solutions."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("book", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("_toc.yml", "CHANGELOG.md"):
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / "results").symlink_to(ROOT / "results")
+    for page in folder.glob("book/**/*.md"):
+        page.write_text(without_solutions(page.read_text()))
+    return folder
+
+
 def config(kind: str, cache: Path) -> dict:
     """The book's configuration with what only this machine knows."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -56,7 +74,6 @@ def config(kind: str, cache: Path) -> dict:
     settings["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in extensions.items()}
     if kind == "student":
         settings["title"] += " (student version)"
-        settings["sphinx"]["config"]["hide_solutions"] = True
     if repository := github():
         settings["repository"] = {"url": repository, "branch": "main"}
         settings["launch_buttons"] = {
@@ -78,9 +95,10 @@ def build(kind: str) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
     settings.write_text(yaml.safe_dump(config(kind, cache), sort_keys=False, allow_unicode=True))
+    source = student_source(place / "source") if kind == "student" else ROOT
     builder = "singlehtml" if kind == "pdf" else "html"
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", place]
-    command += ["--config", settings, "--toc", ROOT / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", place]
+    command += ["--config", settings, "--toc", source / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
     # tqdm misses ipywidgets in a kernel and says so on every page that imports torch
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"}
     done = subprocess.run(command, cwd=ROOT, env=quiet)

@@ -4,6 +4,7 @@ The pages are executed in this process, one namespace a page, which is much fast
 build runs them in kernels.
 """
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -43,3 +44,15 @@ def test_every_exercise_has_a_solution(page):
     exercises = re.findall(r"\{exercise-start\}.*\n:label: (\S+)", text)
     assert exercises == re.findall(r"\{solution-start\} (\S+)", text)
     assert len(exercises) >= 3 or "{exercise-start}" not in text
+
+
+def test_student_version_has_every_exercise_and_no_solution(tmp_path):
+    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    folder = build.student_source(tmp_path / "source")
+    for page in LESSONS:
+        ours, theirs = page.read_text(), (folder / "book" / "course" / page.name).read_text()
+        assert "solution-" not in theirs
+        assert theirs.count("{exercise-start}") == ours.count("{exercise-start}")
+        assert theirs.count("```") % 2 == 0
