@@ -99,9 +99,12 @@ def build(kind: str) -> Path:
     builder = "singlehtml" if kind == "pdf" else "html"
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", place]
     command += ["--config", settings, "--toc", source / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
-    # tqdm misses ipywidgets in a kernel and says so on every page that imports torch
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"}
-    done = subprocess.run(command, cwd=ROOT, env=quiet)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",  # the pages' numbers do not depend on the number of cores
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm misses ipywidgets on every page that imports torch
+    }
+    done = subprocess.run(command, cwd=ROOT, env=environment)
     if done.returncode:
         sys.exit(done.returncode)
     return output / builder / "index.html"
