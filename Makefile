@@ -12,12 +12,13 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 QUICKSTART := --budget 100000 --resolution 64 --epochs 3 --warmup-epochs 1 --batch-norm frozen
 
-.PHONY: help quickstart book student pdf test lock clean
+.PHONY: help quickstart book student pdf test pages lock clean
 help:
 	@echo "make book     environment, one real fine-tuning, notebooks, the book as HTML"
 	@echo "make test     all tests: pytest, then every notebook"
 	@echo "make student  the book without solutions"
 	@echo "make pdf      the book as one PDF (needs Chromium)"
+	@echo "make pages    what is generated in README.md and the ledger, after new recorded runs"
 	@echo "make lock     write requirements.lock and environment.yml from pyproject.toml"
 	@echo "make clean    remove what was built, keep the environment and the runs"
 
@@ -31,9 +32,10 @@ $(STAMP):
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The run that the book's first page shows; the same call again reuses its record.
+# The runs that the book's first page shows; the same call again reuses their records.
 quickstart: $(STAMP)
-	$(BIN)/medyate run --network efficientnet-lite0 --task digits --strategy "LaRa MeDyate" $(QUICKSTART)
+	$(ONE_THREAD) $(BIN)/medyate run --strategy "LaRa MeDyate" --budget 100000 $(QUICKSTART)
+	$(ONE_THREAD) $(BIN)/medyate run --strategy "Head only" $(QUICKSTART)
 
 book: quickstart
 	$(BIN)/python book/build.py html
@@ -47,6 +49,11 @@ pdf: quickstart
 test: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=300 notebooks
+
+# Pages and parts of pages that are made from the records.
+pages: $(STAMP)
+	$(BIN)/python -m medyate.ledger
+	$(BIN)/python book/front_page.py
 
 lock:
 	$(PYTHON) .ci/lock.py

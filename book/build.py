@@ -43,7 +43,12 @@ def executed_pages() -> tuple[Path, bool]:
 
 def github() -> str | None:
     """``https://github.com/owner/name`` where the checkout comes from GitHub."""
-    remote = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout
+    return github_address(
+        subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout
+    )
+
+
+def github_address(remote: str) -> str | None:
     match = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?\s*$", remote)
     return f"https://github.com/{match[1]}" if match else None
 
@@ -66,15 +71,15 @@ def student_source(folder: Path) -> Path:
     return folder
 
 
-def config(kind: str, cache: Path) -> dict:
-    """The book's configuration with what only this machine knows."""
+def config(kind: str, cache: Path, repository: str | None) -> dict:
+    """The book's configuration with what only this machine knows; launch buttons need a public repository."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
     settings["execute"]["cache"] = str(cache)
     extensions = settings["sphinx"]["local_extensions"]  # Jupyter Book looks for them beside the written file
     settings["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in extensions.items()}
     if kind == "student":
         settings["title"] += " (student version)"
-    if repository := github():
+    if repository:
         settings["repository"] = {"url": repository, "branch": "main"}
         settings["launch_buttons"] = {
             "notebook_interface": "jupyterlab",
@@ -94,7 +99,7 @@ def build(kind: str) -> Path:
             shutil.rmtree(other / "_build" / ".doctrees", ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
-    settings.write_text(yaml.safe_dump(config(kind, cache), sort_keys=False, allow_unicode=True))
+    settings.write_text(yaml.safe_dump(config(kind, cache, github()), sort_keys=False, allow_unicode=True))
     source = student_source(place / "source") if kind == "student" else ROOT
     builder = "singlehtml" if kind == "pdf" else "html"
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", place]

@@ -46,13 +46,39 @@ def test_every_exercise_has_a_solution(page):
     assert len(exercises) >= 3 or "{exercise-start}" not in text
 
 
-def test_student_version_has_every_exercise_and_no_solution(tmp_path):
+@pytest.fixture
+def build():
     spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
     folder = build.student_source(tmp_path / "source")
     for page in LESSONS:
         ours, theirs = page.read_text(), (folder / "book" / "course" / page.name).read_text()
         assert "solution-" not in theirs
         assert theirs.count("{exercise-start}") == ours.count("{exercise-start}")
         assert theirs.count("```") % 2 == 0
+
+
+@pytest.mark.parametrize("remote", ["https://github.com/a-b/c.d.git", "git@github.com:a-b/c.d.git", "https://github.com/a-b/c.d\n"])
+def test_launch_buttons_need_a_github_remote(build, remote, tmp_path):
+    assert build.github_address("https://example.org/a/b.git") is None
+    repository = build.github_address(remote)
+    assert repository == "https://github.com/a-b/c.d"
+    settings = build.config("html", tmp_path, repository)
+    assert settings["repository"] == {"url": repository, "branch": "main"}
+    assert set(settings["launch_buttons"]) >= {"binderhub_url", "colab_url"}
+    assert "launch_buttons" not in build.config("html", tmp_path, None)
+
+
+def test_contents_name_pages_that_are_there():
+    """A launch button leads to the page's path in the repository, so the file must be tracked there."""
+    pages = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    assert len(pages) == len(set(pages)) > 20
+    for page in pages:
+        assert [path for path in (ROOT / f"{page}.md", ROOT / f"{page}.ipynb") if path.is_file()], page
+    in_contents = {f"{page}.md" for page in pages}
+    assert {str(page.relative_to(ROOT)) for page in COURSE} <= in_contents
