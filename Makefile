@@ -10,7 +10,7 @@ export MEDYATE_RESULTS ?= $(CURDIR)/build/results
 # Two cores are shared better by two processes of one thread each than by two of two.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-QUICKSTART := --budget 100000 --resolution 64 --epochs 3 --warmup-epochs 1 --batch-norm frozen
+QUICKSTART := --network efficientnet-lite0 --task digits --resolution 48 --epochs 4 --warmup-epochs 1
 
 .PHONY: help quickstart book student pdf test pages lock clean
 help:
