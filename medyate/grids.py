@@ -1,0 +1,263 @@
+"""The sweeps, declared as data: which runs each figure and table needs, at three scales.
+
+``paper`` is the paper's protocol on its full data sets, ``pack`` the same questions on small cuts
+of them (what is recorded in ``results/runs``), ``quick`` a few minutes on the digits that every
+installation has. A grid can be listed without its data.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from . import ranking, schemes, strategies
+from .config import KINDS, RankConfig, RunConfig, _backbone
+from .errors import InputError, choose
+
+SCALES = {
+    "paper": "the paper's protocol (Sec. 4.1) on its full data sets",
+    "pack": "small cuts of the paper's data sets, 1 + 9 epochs (rankings 1 + 4)",
+    "quick": "EfficientNet-Lite0 on digits at 32x32, minutes on a laptop",
+}
+SEEDS = (0, 42, 100)
+CNNS = ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3")
+PAPER_TASKS = ("cifar-10", "cifar-100", "cub", "flowers", "food", "pets", "vww")
+PACKS = ("flowers12", "food10", "cub50", "cifar10")
+TIERS = (1, 3, 5)  # those that the paper prints
+# Fig. 6: MbV2's five budgets, each with the numbers of layers K that Fig. 6a shows
+FIG6_LAYERS = {
+    27_946: (5, 10, 15, 20, 25, 30, 35, 40, 45, 52),
+    46_208: (10, 15, 20, 25, 30, 35, 40, 45, 52),
+    66_592: (10, 15, 20, 25, 30, 35, 40, 45, 52),
+    83_840: (15, 20, 25, 30, 35, 40, 45, 52),
+    93_696: (15, 20, 25, 30, 35, 40, 45, 52),
+}
+TEN_LAYERS = FIG6_LAYERS[27_946]
+NAMED = tuple(name for name, one in strategies.STRATEGIES.items() if one.uses_budget)
+WITHOUT_BUDGET = tuple(name for name in strategies.STRATEGIES if name not in NAMED)
+
+Config = RunConfig | RankConfig
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations of ``axes``, the first varying slowest, each with the ``fixed`` values.
+
+    Names are those of the config of ``kind``; ``tier`` stands for the network's budget of that
+    tier. ``ranking`` may be a pair: the second is taken where the first was recorded on the run's
+    own task.
+    """
+
+    kind: str
+    axes: Mapping[str, Sequence[Any]]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        choose(self.kind, KINDS, "kind of run")
+        for name in (*self.axes, *self.fixed):
+            choose(name, (*KINDS[self.kind].fields(), "tier"), f"{self.kind} option")
+
+    def __iter__(self):
+        for values in itertools.product(*self.axes.values()):
+            yield self._config({**self.fixed, **dict(zip(self.axes, values))})
+
+    def _config(self, values: dict[str, Any]) -> Config:
+        if "tier" in values:
+            layers = _backbone(values["network"], "random", values.get("resolution", 128), "eq4")
+            values["budget"] = schemes.budget(values["network"], values.pop("tier"), layers)
+        if isinstance(values.get("ranking"), tuple):
+            first, second = values["ranking"]
+            values["ranking"] = second if first.startswith(f"{values['task']}-s") else first
+        return KINDS[self.kind].of(values, declared=True)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named list of runs. ``rankings`` are the grids that make rankings which its runs name."""
+
+    name: str
+    scale: str
+    description: str
+    grids: tuple[Grid, ...]
+    rankings: tuple[Grid, ...] = ()
+
+    def __post_init__(self):
+        choose(self.scale, SCALES, "scale")
+
+    @cached_property
+    def _configs(self) -> tuple[Config, ...]:
+        return tuple({config.id: config for grid in self.grids for config in grid}.values())
+
+    def configs(self) -> tuple[Config, ...]:
+        """The runs in the order in which they are worth having; each once."""
+        return self._configs
+
+    def needed(self, configs: Sequence[Config]) -> tuple[RankConfig, ...]:
+        """The ranking runs that must come before ``configs``, because what they rank by is not here."""
+        missing = {
+            (one.network, one.ranking)
+            for one in configs
+            if isinstance(one, RunConfig) and one.ranking and one.ranking not in ranking.names(one.network)
+        }
+        if not missing:
+            return ()
+        made = {config.id: config for grid in self.rankings for config in grid}
+        return tuple(config for config in made.values() if (config.network, config.name) in missing)
+
+
+# --- what the grids share ----------------------------------------------------------------------
+
+_PAPER = {"ranking": ("flowers-s0-e205", "food-s0-e55")}
+_PACK = {"epochs": 9, "warmup_epochs": 1, "ranking": ("flowers12-s0-e5", "food10-s0-e5")}
+_QUICK = {
+    "network": "efficientnet-lite0", "task": "digits", "resolution": 32, "epochs": 2, "warmup_epochs": 1,
+    "batch_norm": "frozen", "ranking": "flowers12-s0-e5-r64",
+}  # fmt: skip
+_QUICK_BUDGETS = (78_000, 262_000)  # 2.2 % and 7.5 % of the whole, as MbV2's tiers 1 and 5
+_QUICK_LAYERS = (5, 15, 30, 49)
+
+
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+_PAPER_RANKINGS = (Grid("rank", {"seed": SEEDS, "task": PAPER_TASKS, "network": CNNS}),)
+_PACK_RANKINGS = (
+    Grid("rank", {"seed": SEEDS, "task": PACKS, "network": CNNS}, {"epochs": 4, "warmup_epochs": 1}),
+)
+# Curves over K: MbV2 on Food, at tier 1 where nothing else is said
+_PAPER_CURVE = {**_PAPER, "network": "mbv2-w0.35", "task": "food"}
+_PACK_CURVE = {**_PACK, "network": "mbv2-w0.35", "task": "food10", "batch_norm": "frozen"}
+_TIER1 = {"budget": 27_946}
+_ORDERS = {"order": ("lara", "rgn"), "metric": ("raw", "rgn")}
+_BOOST = {"strategy": ("LaRa TraDy", "LaRa MeDyate"), "boosted": (False, True)}
+_OURS = {"strategy": "LaRa MeDyate"}
+
+
+def _fig6(curve: Mapping[str, Any]) -> tuple[Grid, ...]:
+    return tuple(
+        Grid("run", {"seed": (seed,), "layers": layers}, {**curve, **_OURS, "budget": budget})
+        for seed in SEEDS
+        for budget, layers in FIG6_LAYERS.items()
+    )
+
+
+def _table1(fixed: Mapping[str, Any], tasks: Sequence[str]) -> tuple[Grid, ...]:
+    """Seed by seed and tier by tier; what has no tier comes once for each seed."""
+    return tuple(
+        Grid("run", {**axes, "task": tasks, "network": CNNS, "strategy": names}, fixed)
+        for seed in SEEDS
+        for axes, names in [
+            ({"seed": (seed,)}, WITHOUT_BUDGET),
+            *(({"seed": (seed,), "tier": (tier,)}, NAMED) for tier in TIERS),
+        ]
+    )
+
+
+_PACK_TABLE1 = tuple(
+    grid for mode in ("frozen", "train") for grid in _table1({**_PACK, "batch_norm": mode}, PACKS)
+)
+_QUICK_TABLE1 = (
+    Grid("run", {"strategy": WITHOUT_BUDGET}, _without(_QUICK, "ranking")),
+    # EfficientNet-Lite0 has no SU scheme
+    Grid("run", {"budget": _QUICK_BUDGETS, "strategy": tuple(name for name in NAMED if name != "SU")}, _QUICK),
+)
+
+
+def _fig9(task: str, fixed: Mapping[str, Any]) -> tuple[Grid, ...]:
+    return (Grid("run", {"seed": SEEDS, "strategy": NAMED}, {**fixed, **_TIER1, "network": "mbv2-w0.35", "task": task}),)
+
+
+_TEXTS = {
+    "fig3": "LaRa and RGN rankings of whole-network fine-tunings (data of Figs. 3, 4 and 5)",
+    "fig6": "accuracy of LaRa MeDyate by number of layers K, MbV2, five budgets",
+    "fig7": "layer orders by channel metrics by K, MbV2, tier 1",
+    "fig8": "the runs that the strategies' t-tests compare: those of Table 1",
+    "fig9": "sparsity and saved FLOPs by strategy, MbV2, tier 1: part of Table 1",
+    "fig11": "uniform and boosted first draws by K, MbV2, tier 1",
+    "table1": "strategies by networks, tiers and tasks",
+}
+_GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
+    "paper": {
+        "fig3": _PAPER_RANKINGS,
+        "fig6": _fig6(_PAPER_CURVE),
+        "fig7": (Grid("run", {"seed": SEEDS, **_ORDERS, "layers": TEN_LAYERS}, {**_PAPER_CURVE, **_OURS, **_TIER1}),),
+        "fig8": _table1(_PAPER, PAPER_TASKS),
+        "fig9": _fig9("food", _PAPER),
+        "fig11": (Grid("run", {"seed": SEEDS, **_BOOST, "layers": TEN_LAYERS}, {**_PAPER_CURVE, **_TIER1}),),
+        "table1": _table1(_PAPER, PAPER_TASKS),
+    },
+    "pack": {
+        "fig3": _PACK_RANKINGS,
+        "fig6": _fig6(_PACK_CURVE),
+        "fig7": (Grid("run", {"seed": SEEDS, **_ORDERS, "layers": TEN_LAYERS}, {**_PACK_CURVE, **_OURS, **_TIER1}),),
+        "fig8": _PACK_TABLE1,
+        "fig9": _fig9("food10", {**_PACK, "batch_norm": "frozen"}),
+        "fig11": (Grid("run", {"seed": SEEDS, **_BOOST, "layers": TEN_LAYERS}, {**_PACK_CURVE, **_TIER1}),),
+        "table1": _PACK_TABLE1,
+    },
+    "quick": {
+        "fig3": (Grid("rank", {"seed": SEEDS}, {**_without(_QUICK, "ranking", "batch_norm")}),),
+        "fig6": (Grid("run", {"budget": _QUICK_BUDGETS, "layers": _QUICK_LAYERS}, {**_QUICK, **_OURS}),),
+        "fig7": (Grid("run", {**_ORDERS, "layers": _QUICK_LAYERS}, {**_QUICK, **_OURS, "budget": 78_000}),),
+        "fig8": _QUICK_TABLE1,
+        "fig9": _QUICK_TABLE1,
+        "fig11": (Grid("run", {**_BOOST, "layers": _QUICK_LAYERS}, {**_QUICK, "budget": 78_000}),),
+        "table1": _QUICK_TABLE1,
+    },
+}  # fmt: skip
+_RANKINGS = {"paper": _PAPER_RANKINGS, "pack": _PACK_RANKINGS, "quick": ()}
+
+SWEEPS: Mapping[tuple[str, str], Sweep] = {
+    (name, scale): Sweep(name, scale, _TEXTS[name], grids, _RANKINGS[scale])
+    for scale, named in _GRIDS.items()
+    for name, grids in named.items()
+}
+# Tables of the paper that no sweep can make, and why.
+NOT_RUN = {
+    "table2": "SwinT on images: the transformers' networks are not in `medyate networks`",
+    "table3": "BERT and RoBERTa on text: the transformers' networks are not in `medyate networks`",
+}
+
+
+def get(name: str, scale: str = "pack") -> Sweep:
+    """The sweep of that name and scale."""
+    if name in NOT_RUN:
+        raise InputError(f"sweep {name!r} cannot be run ({NOT_RUN[name]}); allowed: {', '.join(_TEXTS)}")
+    choose(name, _TEXTS, "sweep")
+    return SWEEPS[name, choose(scale, SCALES, "scale")]
+
+
+def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
+    """The configs that every filter ``KEY=VALUE[,VALUE..]`` lets through; names as in `medyate run`.
+
+    Raises :class:`InputError` for an unknown key, and for a value that no config of the grid has.
+    """
+    from . import networks
+
+    kept = list(configs)
+    for text in filters:
+        key, equals, values = text.partition("=")
+        if not equals or not values:
+            raise InputError(f"filter {text!r} is not understood; allowed: KEY=VALUE or KEY=VALUE,VALUE")
+        known = [name for name in dict.fromkeys(name for one in configs for name in one.fields())]
+        choose(key, known, "filter")
+        there = {_plain(getattr(one, key, None)) for one in configs}
+        wanted = set()
+        for value in values.split(","):
+            plain = {"network": lambda v: networks.get(v).name, "strategy": lambda v: strategies.get(v).name}
+            value = _plain(plain.get(key, str)(value.strip()))
+            wanted.add(choose(value, sorted(there, key=_natural), f"{key} of this sweep"))
+        kept = [one for one in kept if _plain(getattr(one, key, None)) in wanted]
+    return kept
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower()
+
+
+def _natural(text: str):
+    return (not text.isdigit(), int(text) if text.isdigit() else 0, text)

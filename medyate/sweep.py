@@ -1,0 +1,322 @@
+"""Sweeps that survive: what of a grid is done, and the rest done by processes of this machine.
+
+A sweep's state is its records and nothing else: finished and failed are files, pending is the grid
+minus both. So the same command resumes after a kill, a power cut or a move to another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from . import claims, failures, ranking, runs, storage, tasks, worker
+from .config import RankConfig, RunConfig
+from .errors import InputError, whole
+
+Config = RunConfig | RankConfig
+
+
+# --- state -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class State:
+    """Configs by what the records say of them; the three lists are disjoint and make up the grid.
+
+    ``running`` are those of ``pending`` and ``failed`` that a process is at work on, with the epochs
+    it has done; ``damaged`` records cannot be read and count as pending.
+    """
+
+    finished: tuple[Config, ...]
+    pending: tuple[Config, ...]
+    failed: tuple[Config, ...]
+    running: dict[str, dict[str, Any]]
+    damaged: tuple[str, ...]
+
+    @property
+    def runs(self) -> int:
+        return len(self.finished) + len(self.pending) + len(self.failed)
+
+
+@lru_cache(maxsize=None)
+def _read(file: Path, _changed_ns: int) -> dict[str, Any] | None:
+    """What a sweep needs of a record; None for a damaged one."""
+    try:
+        record = runs.read(file)
+    except InputError:
+        return None
+    return {
+        "status": record["status"],
+        "config": record["config"],
+        "kind": record["kind"],
+        "seconds": record.get("seconds") or 0.0,
+        "train_images": record.get("train_images"),
+        "epochs": len(record.get("epochs", ())),
+        "device": record.get("environment", {}).get("device"),
+    }
+
+
+def _summary(file: Path) -> dict[str, Any] | None:
+    return _read(file, file.stat().st_mtime_ns)
+
+
+def state(configs: Sequence[Config]) -> State:
+    """What the records say of ``configs``."""
+    finished, pending, failed, damaged = [], [], [], []
+    for config in configs:
+        file = runs.path(config.id)
+        record = None if file is None else _summary(file)
+        if file is not None and record is None:
+            damaged.append(str(file))
+        if record is not None and record["status"] == "finished":
+            finished.append(config)
+        elif failures.load(config.id) is not None:
+            failed.append(config)
+        else:
+            pending.append(config)
+    ids = {config.id for config in (*pending, *failed)}
+    running = {run_id: told for run_id, told in claims.running().items() if run_id in ids}
+    return State(tuple(finished), tuple(pending), tuple(failed), running, tuple(damaged))
+
+
+# --- how long the rest takes -------------------------------------------------------------------
+
+
+def _keys(kind: str, values: dict[str, Any]) -> list[tuple]:
+    """What a speed may be known for, the closest first."""
+    names = ("network", "resolution", "strategy", "batch_norm")
+    return [(kind, *(values.get(name) for name in names[:count])) for count in (4, 3, 2)]
+
+
+def estimate(configs: Sequence[Config]) -> dict[str, Any]:
+    """Hours that ``configs`` take one after another, from the speeds of all records that are there.
+
+    ``known``: how many of them a speed and a size of the data are known for; ``hours`` is of these
+    alone, None where there are none. ``devices``: what the speeds were measured on.
+    """
+    speeds: dict[tuple, list[float]] = {}
+    sizes = {name: task.train_size for name, task in tasks.TASKS.items() if task.train_size}
+    devices = set()
+    files = {file.stem: file for folder in reversed(storage.folders("runs")) for file in folder.glob("*.json")}
+    for file in files.values():
+        one = _summary(file)
+        if one is None or not (one["train_images"] and one["epochs"] and one["seconds"]):
+            continue
+        sizes.setdefault(one["config"]["task"], one["train_images"])
+        for key in _keys(one["kind"], one["config"]):
+            speeds.setdefault(key, []).append(one["seconds"] / (one["train_images"] * one["epochs"]))
+        devices.add(one["device"])
+    seconds, known = 0.0, 0
+    for config in configs:
+        speed = next((speeds[key] for key in _keys(config.kind, config.as_dict()) if key in speeds), None)
+        if speed and config.task in sizes:
+            seconds += statistics.median(speed) * sizes[config.task] * config.total_epochs
+            known += 1
+    return {
+        "hours": seconds / 3600 if known else None,
+        "known": known,
+        "devices": sorted(filter(None, devices)) if known else [],
+    }
+
+
+def report(name: str, scale: str, found: State) -> dict[str, Any]:
+    """A sweep's state as plain data: what ``show --json`` and ``status --json`` print."""
+    left = estimate(found.pending)
+    return {
+        "sweep": name,
+        "scale": scale,
+        "runs": found.runs,
+        "finished": len(found.finished),
+        "pending": len(found.pending),
+        "failed": len(found.failed),
+        "running": found.running,
+        "damaged": list(found.damaged),
+        "estimated_hours": left["hours"],
+        "estimated_runs": left["known"],
+        "measured_on": left["devices"],
+        "failures": [
+            {"id": config.id, **{key: failures.load(config.id)["error"][key] for key in ("kind", "message")}}
+            for config in found.failed
+        ],
+    }
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens to a run: "begin", "epoch", "warning" or "end", with what is known of it."""
+
+    config: Config
+    event: str
+    data: dict[str, Any]
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Todo:
+    """The runs in order, given out one at a time; a run waits for the ranking that it needs."""
+
+    def __init__(self, configs: Sequence[Config]):
+        self._waiting = list(configs)
+        self._ranking: set[str] = set()  # ids of ranking runs that are under way
+        self._changed = threading.Condition()
+        self.stopped = False
+
+    def _made_by(self, configs: Sequence[Config]) -> set[tuple[str, str]]:
+        return {(one.network, one.name) for one in configs if isinstance(one, RankConfig)}
+
+    def next(self) -> tuple[Config, bool] | None:
+        """The next run, and whether it can run (else its ranking is missing); None at the end."""
+        with self._changed:
+            while not self.stopped and self._waiting:
+                coming = self._made_by(self._waiting)
+                for index, config in enumerate(self._waiting):
+                    needs = (config.network, config.ranking) if isinstance(config, RunConfig) and config.ranking else None
+                    here = needs is None or needs[1] in ranking.names(needs[0])
+                    if here or (needs not in coming and not self._ranking):
+                        del self._waiting[index]
+                        if isinstance(config, RankConfig):
+                            self._ranking.add(config.id)
+                        return config, here
+                self._changed.wait()
+            return None
+
+    def done(self, config: Config) -> None:
+        with self._changed:
+            self._ranking.discard(config.id)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+
+
+def _start(config: Config, device: str, threads: int) -> subprocess.Popen:
+    storage.writable("checkpoints")
+    path = os.pathsep.join(filter(None, [str(storage.CHECKOUT), os.environ.get("PYTHONPATH")]))
+    with open(worker.log_file(config.id), "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medyate.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+    order = {"kind": config.kind, "config": config.as_dict(), "device": device, "threads": threads}
+    try:
+        process.stdin.write(json.dumps(order).encode() + b"\n")
+        process.stdin.flush()  # and stays open: its end tells the worker that we are gone
+    except BrokenPipeError:
+        pass  # it died at once; its exit status says so
+    return process
+
+
+def _watch(process: subprocess.Popen, config: Config, tell: Callable[[Event], None]) -> dict[str, Any]:
+    """Pass on what a worker tells; returns how it ended."""
+    ended = None
+    for line in process.stdout:
+        try:
+            data = json.loads(line)
+        except ValueError:  # cut off by a kill
+            continue
+        event = data.pop("event")
+        if event == "end":
+            ended = data
+        else:
+            tell(Event(config, event, data))
+    status = process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    if ended is not None:
+        return ended
+    how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return {"outcome": "killed", "message": f"{how}; log {worker.log_file(config.id)}"}
+
+
+def run(
+    configs: Sequence[Config],
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> dict[str, list[tuple[Config, str]]]:
+    """Run ``configs`` in ``workers`` processes at a time, threads divided between them.
+
+    One run that fails, or whose process is killed, stops no other; a full disk stops the start of
+    new ones. ``on_event`` is called in this thread. Returns the runs and a message each by outcome:
+    those of :data:`medyate.worker.OUTCOMES`, "killed" (starts again at its last epoch) and "blocked"
+    (the ranking that it needs is not here). Ctrl-C ends the workers and is passed on.
+    """
+    workers = whole(workers, "workers", 1)
+    threads = max(1, processors() // workers)
+    todo, events = _Todo(configs), queue.Queue()
+    processes: set[subprocess.Popen] = set()
+    guard = threading.Lock()
+
+    def one(config: Config) -> dict[str, Any]:
+        with guard:  # Ctrl-C between the two lines would leave a process behind
+            if todo.stopped:
+                return {"outcome": "stopped", "message": ""}
+            process = _start(config, device, threads)
+            processes.add(process)
+        events.put(Event(config, "begin", {"pid": process.pid}))
+        ended = _watch(process, config, events.put)
+        with guard:
+            processes.discard(process)
+        return ended
+
+    def serve() -> None:
+        try:
+            while (given := todo.next()) is not None:
+                config, can_run = given
+                if can_run:
+                    try:
+                        ended = one(config)
+                    except OSError as error:
+                        ended = {"outcome": "full" if failures.is_full(error) else "killed", "message": str(error)}
+                else:
+                    ended = {"outcome": "blocked", "message": f"ranking {config.ranking!r} of {config.network!r} is not here"}
+                if ended["outcome"] == "full":
+                    todo.stop()
+                todo.done(config)
+                events.put(Event(config, "end", ended))
+        finally:
+            events.put(None)
+
+    servers = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(configs)))]
+    outcomes: dict[str, list[tuple[Config, str]]] = {}
+    left = len(servers)
+    try:
+        for server in servers:
+            server.start()
+        while left:
+            event = events.get()
+            if event is None:
+                left -= 1
+                continue
+            if event.event == "end":
+                outcomes.setdefault(event.data["outcome"], []).append((event.config, event.data["message"]))
+            on_event(event)
+    finally:
+        todo.stop()
+        with guard:
+            for process in processes:
+                process.terminate()
+        for server in servers:
+            if server.ident is not None:
+                server.join(timeout=30)
+    return outcomes

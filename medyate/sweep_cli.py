@@ -1,0 +1,273 @@
+"""``medyate sweep``: thin commands over :mod:`medyate.grids`, :mod:`medyate.sweep`, :mod:`medyate.cluster`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time as clock
+
+import click
+
+_name = click.argument("name")
+_scale = click.option("--scale", default="pack", show_default=True, help="paper, pack or quick.")
+_only = click.option(
+    "--only", multiple=True, metavar="KEY=VALUE[,VALUE..]",
+    help="Only runs whose config has this value, as network=mbv2 or seed=0,42; may be repeated.",
+)  # fmt: skip
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON.")
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_workers = click.option(
+    "--workers", default=1, show_default=True, help="Runs at a time; they share the processors' threads, or the GPU."
+)
+
+
+@click.group("sweep")
+def sweep_group():
+    """The figures' and tables' runs: start, watch, resume, send to a cluster."""
+
+
+def _print_json(data) -> None:
+    click.echo(json.dumps(data, indent=1))
+
+
+def _table(title: str, columns: list[str], rows: list[list], right: tuple[int, ...] = ()) -> None:
+    from .cli import _table as show
+
+    show(title, columns, rows, right)
+
+
+def _chosen(name: str, scale: str, only: tuple[str, ...]):
+    from . import grids
+
+    found = grids.get(name, scale)
+    return found, grids.only(found.configs(), only)
+
+
+def _hours(hours: float | None) -> str:
+    return "unknown" if hours is None else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+
+
+@sweep_group.command("list")
+@_as_json
+def list_(as_json):
+    """All sweeps: how many runs, how many are finished."""
+    from . import grids, sweep
+
+    rows = []
+    for (name, scale), one in grids.SWEEPS.items():
+        found = sweep.state(one.configs())
+        rows.append(
+            {
+                "name": name, "scale": scale, "description": one.description, "runs": found.runs,
+                "finished": len(found.finished), "pending": len(found.pending), "failed": len(found.failed),
+            }
+        )  # fmt: skip
+    if as_json:
+        return _print_json({"sweeps": rows, "not_run": dict(grids.NOT_RUN)})
+    _table(
+        "", ["sweep", "scale", "runs", "finished", "pending", "failed", "what"],
+        [[r["name"], r["scale"], r["runs"], r["finished"], r["pending"], r["failed"], r["description"]] for r in rows],
+        right=(2, 3, 4, 5),
+    )  # fmt: skip
+    for scale, text in grids.SCALES.items():
+        click.echo(f"{scale}: {text}")
+    for name, reason in grids.NOT_RUN.items():
+        click.echo(f"{name} cannot be run: {reason}")
+
+
+def _show(name: str, scale: str, configs, as_json: bool) -> None:
+    from . import sweep
+
+    data = sweep.report(name, scale, sweep.state(configs))
+    if as_json:
+        return _print_json(data)
+    click.echo(_line(data))
+    for run_id, told in data["running"].items():
+        click.echo(f"  running {run_id}: epoch {told.get('epoch', '?')} of {told.get('epochs', '?')} on {told.get('host', '?')}")
+    for file in data["damaged"]:
+        click.echo(f"  damaged {file}: put aside and run anew by `medyate sweep run`", err=True)
+    for failure in data["failures"]:
+        click.echo(f"  failed {failure['id']}: {failure['kind']}: {failure['message'].splitlines()[0]}")
+    if data["pending"]:
+        covered = "" if data["estimated_runs"] == data["pending"] else f" for {data['estimated_runs']:,} of the pending runs, the others' speed or size is unknown"
+        measured = f"; measured on {', '.join(data['measured_on'])}" if data["measured_on"] else ""
+        click.echo(f"  left, one after another: {_hours(data['estimated_hours'])}{covered}{measured}")
+
+
+def _line(data: dict) -> str:
+    return (
+        f"{data['sweep']} at scale {data['scale']}: {data['runs']:,} runs, {data['finished']:,} finished, "
+        f"{data['pending']:,} pending, {data['failed']:,} failed, {len(data['running']):,} running"
+    )
+
+
+@sweep_group.command()
+@_name
+@_scale
+@_only
+@_as_json
+def show(name, scale, only, as_json):
+    """What of NAME is finished, pending and failed, and how long the rest takes."""
+    _show(name, scale, _chosen(name, scale, only)[1], as_json)
+
+
+@sweep_group.command()
+@_name
+@_scale
+@_only
+@click.option("--watch", is_flag=True, help="Show it again and again until nothing is pending.")
+@click.option("--every", default=5.0, show_default=True, help="With --watch: seconds.")
+@_as_json
+def status(name, scale, only, watch, every, as_json):
+    """As show, wherever the runs are at work: here, in another terminal, on a cluster."""
+    from . import sweep
+
+    configs = _chosen(name, scale, only)[1]
+    while True:
+        if watch and sys.stdout.isatty() and not as_json:
+            click.clear()
+        _show(name, scale, configs, as_json)
+        if not watch or not sweep.state(configs).pending:
+            return
+        sys.stdout.flush()
+        clock.sleep(max(every, 0.1))
+
+
+@sweep_group.command()
+@_name
+@_scale
+@_only
+@_workers
+@_device
+@_as_json
+def run(name, scale, only, workers, device, as_json):
+    """Run what is pending of NAME, here. Ctrl-C and kill lose at most an epoch of each run."""
+    from . import sweep
+
+    grid, configs = _chosen(name, scale, only)
+    found = sweep.state(configs)
+    if found.failed:
+        click.echo(f"{len(found.failed)} failed runs are left out; `medyate sweep retry {name} --scale {scale}` runs them", err=True)
+    _run(grid, configs, found.pending, workers, device, as_json)
+
+
+@sweep_group.command()
+@_name
+@_scale
+@_only
+@_workers
+@_device
+@_as_json
+def retry(name, scale, only, workers, device, as_json):
+    """Run the failed runs of NAME again, here."""
+    from . import sweep
+
+    grid, configs = _chosen(name, scale, only)
+    _run(grid, configs, sweep.state(configs).failed, workers, device, as_json)
+
+
+def _first(grid, todo) -> list:
+    """The rankings that ``todo`` needs and that are not here, and then ``todo``."""
+    before = [config for config in grid.needed(todo) if config.id not in {one.id for one in todo}]
+    if before:
+        click.echo(f"first {len(before)} rankings that these runs need", err=True)
+    return [*before, *todo]
+
+
+def _run(grid, configs, todo, workers: int, device: str, as_json: bool) -> None:
+    from . import finetune, sweep
+
+    finetune.device_of(device)
+    outcomes = {}
+    if todo:
+        todo = _first(grid, todo)
+        with _Display(todo, workers) as display:
+            outcomes = sweep.run(todo, workers=workers, device=device, on_event=display.update)
+    told = {"failed", "killed", "full", "blocked", "busy"} & set(outcomes)
+    for outcome in sorted(told):
+        for config, message in outcomes[outcome]:
+            click.echo(f"{outcome} {config.id}: {message}", err=True)
+    _show(grid.name, grid.scale, configs, as_json)
+    if told & {"failed", "killed", "full", "blocked"}:
+        sys.exit(1)
+
+
+class _Display:
+    """Runs done, the epochs of those under way, time left; plain lines where there is no terminal."""
+
+    def __init__(self, configs, workers: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.epochs = sum(config.total_epochs for config in configs)
+        self.count, self.done = len(configs), 0
+        # time left follows from epochs, of which there are many
+        self.all = self.bar.add_task("epochs of all runs", total=self.epochs, last=f"0/{self.count} runs, {workers} at a time")
+        self.workers, self.tasks, self.seen = workers, {}, {}
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_exception):
+        self.bar.stop()
+
+    def update(self, event) -> None:
+        config, data = event.config, event.data
+        if event.event == "begin":
+            self.tasks[config.id] = self.bar.add_task(config.id, total=config.total_epochs, last="")
+        elif event.event == "epoch":
+            self.bar.update(self.tasks[config.id], completed=data["epoch"], last=f"top-1 {data['test_top1_percent']:.1f} %")
+            # a run that goes on from a checkpoint begins with a later epoch
+            self.bar.advance(self.all, data["epoch"] - self.seen.get(config.id, 0))
+            self.seen[config.id] = data["epoch"]
+        elif event.event == "warning":
+            click.echo(f"medyate: warning: {data['message']}", err=True)
+        elif event.event == "end":
+            self.done += 1
+            if config.id in self.tasks:
+                self.bar.remove_task(self.tasks.pop(config.id))
+            self.bar.advance(self.all, config.total_epochs - self.seen.pop(config.id, 0))
+            self.bar.update(self.all, last=f"{self.done}/{self.count} runs, {self.workers} at a time")
+            if not self.console.is_terminal:
+                click.echo(f"{self.done}/{self.count} {data['outcome']} {config.id}: {data['message']}", err=True)
+
+
+@sweep_group.command()
+@_name
+@_scale
+@_only
+@click.option("--slurm", is_flag=True, help="Submit to Slurm (the only cluster engine there is).")
+@click.option("--partition", help="Slurm's partition. [default: the cluster's]")
+@click.option("--tasks", default=40, show_default=True, help="Array tasks; the runs are divided between them.")
+@click.option("--time", default="04:00:00", show_default=True, help="Time limit of a task; it is queued again with what is left.")
+@click.option("--cpus", default=2, show_default=True, help="Processors of a task.")
+@click.option("--gpus", default=0, show_default=True, help="GPUs of a task.")
+@_workers
+@_as_json
+def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers, as_json):
+    """Submit what is pending of NAME as one Slurm array; rankings that it needs go first."""
+    from . import cluster, sweep
+    from .errors import InputError
+
+    if not slurm:
+        raise InputError("submit needs to know where to; allowed: --slurm")
+    grid, configs = _chosen(name, scale, only)
+    todo = sweep.state(configs).pending
+    arrays = []
+    if todo:
+        arrays = cluster.submit(
+            name, _first(grid, todo), tasks=tasks, time=time, partition=partition, workers=workers, cpus=cpus, gpus=gpus
+        )
+    if as_json:
+        return _print_json(arrays)
+    if not arrays:
+        click.echo("nothing is pending")
+    for array in arrays:
+        click.echo(f"array {array['job']}: {array['tasks']} tasks, {array['runs']} runs, output {array['output']}")
+    click.echo(f"watch them with `medyate sweep status {name} --scale {scale} --watch`")
