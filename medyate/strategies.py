@@ -58,6 +58,8 @@ class Strategy:
         choose(self.metric, METRICS, "metric")
         if self.order is not None:
             choose(self.order, ORDERS, "layer order")
+        if self.order is not None and self.choice in ("scheme", "all", "none"):
+            raise InputError(f"layer order {self.order!r} does not apply to strategy {self.name!r}, which ranks no layers")
         if self.rule != "all" and self.order is None:
             raise InputError(f"rule {self.rule!r} needs a layer order; allowed: {', '.join(ORDERS)}")
         if self.boosted and (self.order is None or self.choice not in ("uniform", "medyate")):
@@ -238,7 +240,8 @@ class Selector:
     Epoch 1 is uniform. In epoch 2 every channel that was not selected gets the largest norm that
     was seen, *among the channels of the search space*, in the metric that is sampled by: with RGN,
     the largest RGN. From epoch 3 on only selected channels' values are replaced, so a channel that
-    was never selected keeps the maximum of epoch 2.
+    was never selected keeps the maximum of epoch 2. An epoch that selected nothing (``fill="stop"``
+    at a first channel above the budget) tells nothing: N stays as it was.
 
     ``overheads`` (elements by layer name) are counted against the budget once, see
     :func:`medyate.sampling.take`.
@@ -328,11 +331,13 @@ class Selector:
 
     def _remember(self, norms: Mapping[str, Tensor]) -> Tensor:
         """Lines 6 to 10 of Algorithm 1; returns N."""
+        if not self.last.channels:
+            return self.first_weights if self.norms is None else self.norms
         chosen = self.space.indices(self.last)
         values = self._metric(torch.cat([norms[name].double().cpu() for name in self.last.channels]), chosen)
         if not torch.isfinite(values).all():
             raise InputError("a channel's gradient norm is not finite: the training diverged; use a smaller step")
-        if self.epoch == 2:
+        if self.norms is None:
             largest = values.max()
             self.norms = torch.full((len(self.space.costs),), float(largest), dtype=torch.float64)
             if self.strategy.boosted:
