@@ -130,7 +130,7 @@ class Subnet:
             self.attached = attach(model, example=example, **options)
         self.selection: Selection | None = None
         self._gathered: dict[str, Tensor] = {}
-        self._steps = 0
+        self._hooks: list = []
         self._pending: dict[str, Tensor] | None = None
 
     def parameters(self) -> list[nn.Parameter]:
@@ -163,10 +163,12 @@ class Subnet:
             self.attached.select({}, everything=True)
         else:
             self.attached.select(selection.channels)
-        self._gathered, self._steps = {}, 0
+        for hook in self._hooks:  # a weight that is masked outlives the selection, its hook must not
+            hook.remove()
+        self._gathered, self._hooks = {}, []
         if self.strategy.choice == "medyate" and self.norm_gradient != "last":
             for parameter in self._selected_weights():
-                parameter.register_post_accumulate_grad_hook(self._gather)
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._gather))
 
     def _selected_weights(self) -> list[nn.Parameter]:
         inside = {id(parameter) for parameter in self.attached.classifier.parameters()}
@@ -241,6 +243,9 @@ class Subnet:
 
     def detach(self) -> nn.Module:
         """The model as a plain module with the trained weights."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
         return self.attached.detach()
 
     def __enter__(self) -> Subnet:
