@@ -83,6 +83,8 @@ class _Loop:
 
     def __init__(self, config: RunConfig | RankConfig, device: str):
         self.config, self.device = config, device_of(device)
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
         runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
         self.data = tasks.load(config.task, resolution=config.resolution)
         self.model = networks.build(
@@ -159,14 +161,15 @@ class _Loop:
         if not self.checkpoint.is_file():
             return None
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            # on the CPU: generators' states and norms belong there, the rest is copied to where it goes
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception:  # a checkpoint that cannot be read is worth nothing: begin again
             self.checkpoint.unlink()
             return None
         if state["config"] != self.config.as_dict():
             return None
         self.model.load_state_dict(state["model"])
-        self.data_generator.set_state(state["data"].cpu())
+        self.data_generator.set_state(state["data"])
         self.rows, self.seconds = state["rows"], state["seconds"]
         return state
 
@@ -216,13 +219,18 @@ def run(
     """Fine-tune as ``config`` says. Returns the record and whether it was there already.
 
     ``progress`` is called with each epoch's row. Continues from the checkpoint of an interrupted
-    run of the same config. Raises :class:`Diverged` where the loss is no longer finite.
+    run of the same config. ``save_weights``: a file for the trained weights, a state_dict. Raises
+    :class:`Diverged` where the loss is no longer finite.
     """
     if not force:
         found = runs.load(config.id)
         if found is not None and found["status"] == "finished":
+            if save_weights is not None:
+                raise InputError(f"record {config.id!r} is there already, without its weights; --force runs it anew and writes them")
             return found, True
     storage.writable("runs")  # before anything is computed
+    if save_weights is not None:
+        storage.check_file(save_weights)
     loop = _Loop(config, device)
     if force:
         loop.checkpoint.unlink(missing_ok=True)
@@ -249,7 +257,7 @@ def run(
     state = loop.resume()
     if state is not None:
         subnet.load_state_dict(state["subnet"])
-        probe_generator.set_state(state["probe"].cpu())
+        probe_generator.set_state(state["probe"])
     optimizer = torch.optim.SGD(
         subnet.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )

@@ -51,6 +51,18 @@ def writable(kind: str) -> Path:
     return folder
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written; one that is there stays as it is."""
+    was_there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not was_there:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give a file in a folder that can be written") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: to a temporary name beside it, flushed, then renamed over it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
