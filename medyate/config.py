@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import Any
 
-from . import networks, ranking, strategies, tasks
+from . import networks, ranking, sampling, strategies, tasks
 from .costs import DEPTHWISE
 from .dynamic import COUNTS, EXECUTIONS, NORM_GRADIENTS
 from .errors import InputError, choose, whole
@@ -96,7 +96,7 @@ class _Config:
             task=self.task if task is None else task.name,
             epochs=whole(epochs, "epochs", 1),
             warmup_epochs=warmup,
-            seed=whole(self.seed, "seed", 0),
+            seed=whole(self.seed, "seed", 0, 2**32 - 1),
             resolution=whole(self.resolution, "resolution", 16, 1024),
             batch_size=whole(self.batch_size, "batch size", 1),
             learning_rate=_positive(self.learning_rate, "learning rate"),
@@ -198,7 +198,9 @@ class RunConfig(_Config):
                 whole(self.layers, "number of layers K", 1, len(layers))
             name = self.ranking or ranking.automatic(self.network, self.task)
             if not declared:
-                ranking.load(self.network, name).check(layers)
+                known = ranking.load(self.network, name)
+                inside = strategies.search_layers(strategy, layers, known, self.budget, self.layers)
+                sampling.check_budget(self.budget, strategies.SearchSpace(layers, inside).costs)
             self._set(ranking=name)
         # the effective choices stand in the record, so that tables need no knowledge of ours
         self._set(order=strategy.order, metric=strategy.metric, boosted=strategy.boosted)

@@ -107,6 +107,9 @@ def load(network: str, name: str) -> Ranking:
         if path.is_file():
             try:
                 data = json.loads(path.read_text())
+                for key in ("lara", "layer_rgn"):
+                    if len(data[key]) != len(data["layers"]):
+                        raise ValueError(f"{len(data[key])} values of {key!r} for {len(data['layers'])} layers")
                 return Ranking(
                     network=data["network"], name=data["name"], task=data.get("task"),
                     source=data.get("source", ""), layers=tuple(data["layers"]),
