@@ -156,7 +156,7 @@ class _Watch(TorchFunctionMode):
                 if func is torch.conv2d:
                     layer = conv_layer(
                         name, tuple(weight.shape), tuple(x.shape[-2:]), tuple(out.shape[-2:]),
-                        groups=x.shape[1] // weight.shape[1], bias=has_bias, depthwise=self.depthwise,
+                        groups=x.shape[-3] // weight.shape[1], bias=has_bias, depthwise=self.depthwise,
                     )  # fmt: skip
                 else:
                     layer = linear_layer(name, tuple(weight.shape), prod(x.shape[:-1]), has_bias)

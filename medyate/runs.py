@@ -181,8 +181,8 @@ def table(kind: str = "run", status: str = "finished", **filters: Any):
                     "alpha": space.get("alpha"),
                     "seconds": record.get("seconds"),
                     "peak_memory_bytes": record.get("peak_memory_bytes"),
-                    "device": record["environment"]["device"],
-                    "commit": record["environment"]["commit"],
+                    "device": record.get("environment", {}).get("device"),
+                    "commit": record.get("environment", {}).get("commit"),
                 }
             )
     return pandas.DataFrame(rows)

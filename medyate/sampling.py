@@ -8,8 +8,6 @@ because the paper's methods fill 99.5-99.7 % of the budget; ``fill="stop"`` ends
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ FILLS = {
     "skip": "pass over a channel that does not fit and go on (fills the budget)",
     "stop": "end at the first channel that does not fit",
 }
-ENOUGH = 0.99  # share of the budget that is filled wherever the costs allow it
+ENOUGH_PERCENT = 99  # of the budget that is filled wherever the costs allow it
 
 
 def draw_order(weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,7 +71,7 @@ def take(
             break
         if used + overhead + cheapest > budget:
             break
-    if fill == "skip" and overheads is None and used < ENOUGH * budget and len(taken) < len(cost_list):
+    if fill == "skip" and overheads is None and used < _goal(budget) and len(taken) < len(cost_list):
         taken = _filled(taken, order.tolist(), cost_list, budget)
     return torch.tensor(sorted(taken), dtype=torch.long)
 
@@ -104,9 +102,13 @@ def check_budget(budget: int, costs: Tensor, overheads: Tensor | None = None) ->
         raise InputError(f"budget {budget!r} is below the cheapest channel; allowed: {cheapest:,} elements or more")
 
 
+def _goal(budget: int) -> int:
+    return -(-ENOUGH_PERCENT * budget // 100)
+
+
 def _filled(taken: list[int], order: list[int], costs: list[int], budget: int) -> list[int]:
     """Give back the fewest latest draws so that the rest fills 99 % of the budget, if any can."""
-    goal = math.ceil(ENOUGH * budget)
+    goal = _goal(budget)
     if _largest_sum([costs[i] for i in order], budget) < goal:
         return taken  # no set of channels fills it: keep the draw as it is
     for kept in range(len(taken), -1, -1):
