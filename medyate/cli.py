@@ -53,7 +53,9 @@ def cli():
 def networks(as_json, resolution):
     """The networks: where their weights come from, what training all of one costs."""
     from . import config, costs, networks as registry, schemes
+    from .errors import whole
 
+    whole(resolution, "resolution", 16, 1024)
     rows = []
     for network in registry.NETWORKS.values():
         layers = config._backbone(network.name, "random", resolution, "eq4")
@@ -261,9 +263,10 @@ def scheme(network, tier, resolution, depthwise, as_json):
     from . import networks as registry, schemes
     from .config import _backbone
     from .costs import DEPTHWISE
-    from .errors import choose
+    from .errors import choose, whole
 
     name = registry.get(network).name
+    whole(resolution, "resolution", 16, 1024)
     choose(depthwise, DEPTHWISE, "depthwise cost")
     layers = _backbone(name, "random", resolution, depthwise)
     counts = schemes.counts(name, tier, layers)
@@ -366,8 +369,11 @@ def rank(network, device, force, as_json, **values):
 
     config = RankConfig.of({"network": network, **_given(values)})
     bar, update = _progress(config.total_epochs, f"rank {config.network} on {config.task}")
-    with bar:
-        record, found = finetune.rank(config, device=device, force=force, progress=update)
+    try:
+        with bar:
+            record, found = finetune.rank(config, device=device, force=force, progress=update)
+    except finetune.Diverged as error:
+        raise click.ClickException(f"training diverged: {error}") from error
     if as_json:
         return _print_json(record)
     if found:
@@ -404,7 +410,9 @@ def select(network, seed, as_json, **values):
     config = RunConfig.of({"network": network, "task": "digits", "seed": seed, **values})
     if config.declaration.needs_whole_gradient:
         raise InputError(f"strategy {config.strategy!r} chooses by the gradient of a task; allowed here: the others")
-    weights = config.weights if config.declaration.choice == "scheme" else "random"
+    # others choose by no weight; the folded networks have layers of their own
+    needed = config.declaration.choice == "scheme" or config.weights == "imagenet-int8"
+    weights = config.weights if needed else "random"
     model = registry.build(config.network, weights=weights, classes=10)
     layers = config.backbone_layers()
     subnet = dynamic.Subnet(
