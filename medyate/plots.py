@@ -215,7 +215,7 @@ def _points(ax: Axes, frame: pd.DataFrame, colour: str, paper: bool, label: str)
     counts = frame.groupby(["budget_percent", "alpha_percent"]).size().reset_index(name="count")
     ax.scatter(counts.budget_percent, counts.alpha_percent, s=60 * counts["count"], edgecolor=colour, label=label,
                facecolor="none" if paper else colour, linewidth=1.6, alpha=1 if paper else 0.75)  # fmt: skip
-    if frame.budget_percent.nunique() > 1:
+    if frame.budget_percent.nunique() > 2:  # two points make no trend
         line = regression(frame.budget_percent, frame.alpha_percent)
         x = np.array([frame.budget_percent.min(), frame.budget_percent.max()])
         ax.plot(x, line.slope * x + line.intercept, color=colour, linestyle="--" if paper else "-", linewidth=1.6,

@@ -17,9 +17,9 @@
 # If each epoch draws channels anew at random, worth a share $\alpha$ of the search space, the share not seen after $e$ epochs is $u_e = (1 - \alpha)^e$ (Sec. 3.5). MeDyate gives channels that it has not seen the highest probability, so the paper takes this as its worst case, but does not show what a run of it does. Here both.
 
 # %% tags=["parameters"]
-epochs: int = 20  # how far the curves go
+length: int = 20  # how many epochs the curves go on
 network: str = "mbv2-w0.35"  # of the recorded runs
-task: str = "food10"  # of the recorded runs
+tasks: str = "all"  # of the recorded runs: "all", or names with commas between
 budget: "int or str" = "all"  # of the recorded runs, in elements
 seeds: "int or str" = "all"  # of the recorded runs: one, several as in "0,42", or "all"
 
@@ -27,8 +27,10 @@ seeds: "int or str" = "all"  # of the recorded runs: one, several as in "0,42", 
 import pandas as pd
 
 from medyate import notebook, plots
+from medyate.errors import whole
 
-config = notebook.Parameters("fig2", network=network, task=task, budget=budget, epochs=epochs, seeds=seeds)
+config = notebook.Parameters("fig2", network=network, tasks=tasks, budget=budget, seeds=seeds)
+length = whole(length, "length", 1, 1000)
 alphas = (0.05, 0.1, 0.2, 0.3, 0.5)
 marks = {8: 0.8, 11: 0.9, 14: 0.95}
 
@@ -38,26 +40,26 @@ marks = {8: 0.8, 11: 0.9, 14: 0.95}
 # Dashed: $(1 - \alpha)^e$. Dots: the epochs that the paper names for $\alpha = 0.2$. Solid: the part of the search space, by memory, that real runs had not selected up to an epoch.
 
 # %%
-runs = notebook.as_named(notebook.pick(notebook.table(), config, ("network", "task", "budget", "seeds")))
+runs = notebook.strategy_runs(config)
 if not runs.empty:
     runs = runs[runs.strategy.isin(["LaRa MeDyate", "LaRa TraDy"])]
 observed = notebook.epochs_of(runs)
 if observed.empty:
     notebook.nothing_recorded(
-        f"LaRa MeDyate on network {config.network}, task {config.task}",
-        f'medyate run --network {config.network} --task {config.task} --strategy "LaRa MeDyate" --budget 27946 --epochs 15',
+        f"LaRa MeDyate ({config.described()})",
+        f'medyate run --network {config.network} --task food10 --strategy "LaRa MeDyate" --budget 27946 --epochs 15',
         "The bound is shown alone.",
     )
 else:
-    observed = observed[observed.epoch <= config.epochs]
+    observed = observed[observed.epoch <= length]
     observed["unexplored_percent"] = 100 - observed.explored_percent
     observed["series"] = observed.strategy
     observed["bound_percent"] = 100 * (1 - observed.alpha) ** observed.epoch
 bound = pd.DataFrame(
-    [{"series": f"alpha = {alpha}", "epoch": e, "unexplored_percent": 100 * (1 - alpha) ** e} for alpha in alphas for e in range(config.epochs + 1)]
+    [{"series": f"alpha = {alpha}", "epoch": e, "unexplored_percent": 100 * (1 - alpha) ** e} for alpha in alphas for e in range(length + 1)]
 )
 notebook.show(
-    plots.unexplored(alphas, config.epochs, marks, None if observed.empty else observed),
+    plots.unexplored(alphas, length, marks, None if observed.empty else observed),
     "fig2",
     notebook.beside(observed, bound),
     "Unexplored share of the search space over epochs, an exponential decay for each alpha. For alpha of 0.2 it falls "

@@ -91,7 +91,7 @@ notebook.say(
     f"$R^2$ = {line.r_squared:.2f}, p = {line.p:.2f}. So $\\alpha_{{opt}}$ = 0.2 is a choice that fits the curves, not a "
     "law that the points show."
 )  # fmt: skip
-if not best.empty and best.budget_percent.nunique() > 1:
+if not best.empty and best.budget_percent.nunique() > 2:
     ours = stats.regression(best.budget_percent, best.alpha_percent)
     notebook.say(
         f"Ours: {ours.n} points, slope {ours.slope:.2f}, $R^2$ = {ours.r_squared:.2f}, p = {ours.p:.2f}; "

@@ -166,7 +166,7 @@ def test_fig6_where_nothing_was_recorded_says_so_and_how_to_run_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "parameters", "files"),
     [
-        ("fig2", {"epochs": 9, "task": "digits"}, {"fig2"}),
+        ("fig2", {"length": 9, "tasks": "digits"}, {"fig2"}),
         ("fig9", {"network": "mcunet-in1", "budget": 15936}, {"fig9a", "fig9b", "fig9c", "fig9-bytes"}),
         ("fig10", {"group": "SwinT", "collapsed": False}, {"fig10-swint"}),
         ("table1", {"networks": "mcunet,proxyless", "tasks": "food10,cub50"}, set()),

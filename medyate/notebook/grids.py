@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .. import paper, schemes, strategies
 from .parameters import ALL, Parameters, backbone, tier_budgets
-from .recorded import declaration, pick, protocol, table
+from .recorded import as_named, declaration, pick, protocol, table
 
 
 def layer_counts(network: str) -> list[int]:
@@ -50,7 +50,7 @@ def grid_of_strategies(
     for network in schemes.PRINTED_BUDGETS if chosen == ALL else chosen:
         sizes = budgets or config.budgets_of(network)
         for task in config.tasks or (config.task,):
-            shared = _shared(config)
+            shared = _shared(config, named=True)
             found += [
                 RunConfig(network=network, task=task, strategy=name, budget=budget, seed=seed, **shared)
                 for budget in sizes for name in names for seed in seeds
@@ -81,11 +81,14 @@ def _named(strategy: strategies.Strategy) -> str:
     return names[0] if names else strategy.name
 
 
-def _shared(config: Parameters, kind: str = "run") -> dict[str, object]:
-    """Epochs, and the protocol that runs recorded with them share, so that a grid gets complete."""
+def _shared(config: Parameters, kind: str = "run", named: bool = False) -> dict[str, object]:
+    """Epochs, and the protocol that runs recorded with them share, so that a grid gets complete.
+
+    ``named``: of runs of the strategies as named, not of those over K.
+    """
     epochs = None if config.epochs == ALL else config.epochs
     recorded = pick(table(kind), config, ("network", "networks", "task", "tasks", "epochs"))
-    return {"epochs": epochs} | protocol(recorded, kind)
+    return {"epochs": epochs} | protocol(as_named(recorded) if named else recorded, kind)
 
 
 def run(configs: Sequence, config: Parameters) -> None:

@@ -276,7 +276,9 @@ def beside(ours: pd.DataFrame, paper_values: pd.DataFrame) -> pd.DataFrame:
 
 
 def protocol_note(frame: pd.DataFrame) -> str:
-    """How the runs behind a figure were made, in one sentence, from their records."""
+    """How the runs behind a figure were made, and how exact one accuracy is, from their records."""
+    from .. import runs
+
     ids = set(frame["id"]) if len(frame) else set()
     chosen = table()
     chosen = chosen[chosen["id"].isin(ids)] if ids else chosen.iloc[:0]
@@ -285,9 +287,15 @@ def protocol_note(frame: pd.DataFrame) -> str:
     common = protocol(chosen)
     epochs = ", ".join(str(value) for value in sorted(chosen.epochs.unique()))
     seeds = ", ".join(str(value) for value in sorted(chosen.seed.unique()))
+    errors = {}
+    for task, of_task in chosen.groupby("task"):
+        images = runs.load(of_task["id"].iloc[0])["test_images"]
+        share = of_task.test_top1_percent.mean() / 100
+        errors[task] = f"{100 * (share * (1 - share) / images) ** 0.5:.1f} points on {task}'s {images:,} test images"
     return (
         f"{len(chosen)} recorded run{'s' if len(chosen) > 1 else ''}: {', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
         f"{common['resolution']} px, learning rate {common['learning_rate']:g}, batch {common['batch_size']}, "
-        f"batch norm {common['batch_norm']}, seed {seeds}."
+        f"batch norm {common['batch_norm']}, seed {seeds}. The standard error of a single accuracy is "
+        f"{', '.join(errors.values())}: smaller differences between single runs say nothing."
     )
