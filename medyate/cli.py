@@ -15,6 +15,7 @@ import click
 
 from . import __version__
 from .errors import InputError
+from .sweep_cli import sweep_group
 
 # each is a command of its own; `medyate notebook NAME` runs these and any other
 NOTEBOOKS = [*(f"fig{n}" for n in range(1, 12)), "table1", "table2", "table3"]
@@ -45,6 +46,9 @@ def _table(title: str, columns: list[str], rows: list[list], right: tuple[int, .
 @click.version_option(__version__, prog_name="medyate")
 def cli():
     """Fine-tune a pretrained network under a memory budget; redo the figures of the MeDyate paper."""
+
+
+cli.add_command(sweep_group)
 
 
 @cli.command()
