@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, choose
-from .subnet import BATCH_NORMS
+from .subnet import BATCH_NORMS, _stay_frozen
 
 
 class Dense:
@@ -91,10 +91,6 @@ class Dense:
         for parameter, required in self._required.items():
             parameter.requires_grad_(required)
         return self.model
-
-
-def _stay_frozen(norm: nn.Module, _inputs) -> None:
-    norm.training = False  # whatever model.train() has said
 
 
 def _per_channel(weight: Tensor, groups: int) -> Tensor:

@@ -138,7 +138,7 @@ class Scale(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, norm) -> Tensor:
-        ctx.norm = norm
+        ctx.norm, ctx.state = norm, norm_state(norm)
         scale = scale_of(norm)
         shift = shift_of(norm, scale).to(x.dtype)
         return torch.addcmul(_column(shift, x), x, _column(scale.to(x.dtype), x))
@@ -146,6 +146,8 @@ class Scale(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        if norm_state(ctx.norm) != ctx.state:
+            raise RuntimeError("a frozen batch norm was changed between forward and backward")
         return grad * _column(scale_of(ctx.norm).to(grad.dtype), grad), None
 
 
@@ -157,6 +159,11 @@ def scale_of(norm) -> Tensor:
     """The factor of a batch norm that uses its running statistics, per channel."""
     scale = (norm.running_var + norm.eps).rsqrt_()
     return scale if norm.weight is None else scale.mul_(norm.weight.detach())
+
+
+def norm_state(norm) -> tuple:
+    """Changes whenever something that :func:`scale_of` reads does."""
+    return norm.running_var._version, -1 if norm.weight is None else norm.weight._version
 
 
 def shift_of(norm, scale: Tensor) -> Tensor:
@@ -285,7 +292,7 @@ class Project(torch.autograd.Function):
         x = layer.padded(x)
         ctx.padded_shape = tuple(x.shape)
         out = layer.output(x)
-        ctx.version = None if selected is None else selected._version
+        ctx.state = layer.state()
         bits = None
         if layer.rectifies:
             out = _dense(out)
@@ -299,9 +306,9 @@ class Project(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         layer = ctx.layer
         bits, chosen = ctx.saved_tensors
-        if ctx.version is not None and layer.selected_weight._version != ctx.version:
+        if not hasattr(layer, "geometry") or layer.state() != ctx.state:
             raise RuntimeError(
-                f"the selected weight of layer {layer.layer_name!r} was changed between forward and backward"
+                f"layer {getattr(layer, 'layer_name', layer)!r} was changed between forward and backward"
             )
         if bits is not None:
             grad = _pass_through(grad, bits, ctx.layout)

@@ -12,6 +12,7 @@ states exist for selected channels only, and no layer's weight is held twice.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 
@@ -36,6 +37,7 @@ class _Split:
     # set by attach()
     layer_name: str
     geometry: kernels.Geometry
+    pads: bool = False  # the input is padded in a step of its own
     norm: nn.BatchNorm2d | None = None  # a frozen batch norm folded into this layer
     rectifies: bool = False  # an activation folded into this layer ..
     ceiling: float | None = None  # .. ReLU (None) or ReLU6
@@ -114,6 +116,7 @@ class _Split:
             del self._buffers[name]
             self._non_persistent_buffers_set.discard(name)
         self._parameters["weight"] = whole
+        self._parameters["bias"] = self._parameters.pop("bias")  # the usual order: weight, bias
 
     # The folded weight is made for each use and not kept: it would be a second copy of the network.
 
@@ -145,7 +148,8 @@ class _Split:
         linear = self.geometry.linear
         channels = self.channels
         if len(channels) == x.shape[-1 if linear else 1]:
-            return x
+            # a view would keep all of what it is a view of
+            return x if x.untyped_storage().nbytes() == x.numel() * x.element_size() else x.clone()
         return x.index_select(-1, channels) if linear else kernels.gather(x, channels)
 
     def compact_gradient(self, grad: Tensor, chosen: Tensor, scale: Tensor | None) -> Tensor:
@@ -164,17 +168,31 @@ class _Split:
                 found = found * scale[self.geometry.outputs_of(owners)][..., None, None]
         return found.to(self.selected_weight.dtype)
 
+    def state(self) -> tuple:
+        """Changes whenever something that the backward pass reads does."""
+        selected, whole = self.selected_weight, self._parameters.get("weight")
+        rest = self._buffers["frozen_weight"] if whole is None else whole
+        state = (id(selected), 0 if selected is None else selected._version, rest._version)
+        return state if self.norm is None else state + kernels.norm_state(self.norm)
+
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        if torch.is_autocast_enabled(kind):
+        if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(kind))
             with torch.autocast(kind, enabled=False):
-                return self._run(x)
-        return self._run(x)
+                out = self._run(x)
+        else:
+            out = self._run(x)
+        if self.norm is not None:
+            self.norm.__dict__["expected"] = id(out)
+        return out
 
     def _run(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and (x.requires_grad or self.selected_weight is not None):
-            return kernels.Project.apply(x, self.selected_weight, self)
+        if torch.is_grad_enabled():
+            selected = self.selected_weight
+            _refuse_gradients(self, selected)
+            if x.requires_grad or selected is not None:
+                return kernels.Project.apply(x, selected, self)
         with torch.no_grad():
             return self.output(self.padded(x))
 
@@ -206,15 +224,24 @@ class _Split:
 
 
 class SubnetConv2d(_Split, nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:  # one image without a batch dimension
+            return super().forward(x.unsqueeze(0)).squeeze(0)
+        return super().forward(x)
+
     def padded(self, x: Tensor) -> Tensor:
-        """Padding modes other than zeros are a step of their own, as in torch."""
-        if self.padding_mode == "zeros":
+        """Padding by other than zeros, or by more on one side, is a step of its own, as in torch."""
+        if not self.pads:
             return x
-        return nn.functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return nn.functional.pad(x, self._reversed_padding_repeated_twice, mode=mode)
 
 
 class SubnetLinear(_Split, nn.Linear):
-    pass
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 1:
+            return super().forward(x.unsqueeze(0)).squeeze(0)
+        return super().forward(x)
 
 
 class SubnetReLU(nn.ReLU):
@@ -238,10 +265,29 @@ class SubnetReLU6(nn.ReLU6):
 class SubnetBatchNorm2d(nn.BatchNorm2d):
     """A batch norm that stays frozen whatever ``model.train()`` says."""
 
-    absorbed: bool = False
+    absorbed: bool = False  # part of the convolution before it ..
+    expected: int | None = None  # .. whose output, by identity, is what must come in next
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.absorbed else kernels.Scale.apply(x, self)
+        if torch.is_grad_enabled():
+            _refuse_gradients(self)
+        if not self.absorbed:
+            return kernels.Scale.apply(x, self)
+        if self.expected != id(x):
+            raise RuntimeError(
+                "a batch norm was folded into a layer whose output does not come to it; attach with fold=False"
+            )
+        return x
+
+
+def _refuse_gradients(module: nn.Module, selected: nn.Parameter | None = None) -> None:
+    """What is frozen here gets no gradient, so that none may be asked for."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None and parameter.requires_grad and parameter is not selected:
+            raise InputError(
+                f"{name!r} of {getattr(module, 'layer_name', type(module).__name__)!r} requires a gradient but is frozen; "
+                "allowed: to select the layer's channels, or to detach the model first"
+            )
 
 
 _COUNTERPARTS = {
@@ -286,21 +332,24 @@ def attach(
     if any(type(module) in _COUNTERPARTS.values() for module in modules.values()):
         raise InputError("the model is attached already; detach it first")
     attached = Attached(model, classifier, batch_norm, norm_affine)
-    expected = _output(model, example, batch_norm) if example is not None else None
-    attached._enter(fold)
-    if expected is not None:
-        found = _output(model, example, batch_norm)
-        tolerance = 1e-3 if expected.dtype == torch.float32 else 1e-6
-        if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
-            attached.detach()
-            raise InputError(
-                "the model gives another output when its layers run as a subnet; it may count on the side "
-                "effect of an in-place operation or call a layer's weight in a way of its own"
-            )
+    expected = _output(model, example) if example is not None else None
+    try:
+        attached._enter(fold)
+        if expected is not None:
+            found = _output(model, example)
+            tolerance = 1e-3 if expected.dtype == torch.float32 else 1e-6
+            if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
+                raise InputError(
+                    "the model gives another output when its layers run as a subnet; it may count on the side "
+                    "effect of an in-place operation or call a layer's weight in a way of its own"
+                )
+    except BaseException:
+        attached.detach()
+        raise
     return attached
 
 
-def _output(model: nn.Module, example: Tensor, batch_norm: str) -> Tensor:
+def _output(model: nn.Module, example: Tensor) -> Tensor:
     """The model's output in evaluation mode, without a trace of it left."""
     with _evaluation(model), torch.no_grad():
         return model(example.clone()).float().clone()
@@ -325,6 +374,7 @@ class Attached:
         self.batch_norm, self.norm_affine = batch_norm, norm_affine
         self.classifier = model.get_submodule(classifier)
         self._entered: dict[nn.Module, type] = {}
+        self._handles: list = []
         self._required = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
     def _enter(self, fold: bool) -> None:
@@ -338,6 +388,9 @@ class Attached:
         for name, module in model.named_modules():
             if module in inside_classifier:
                 continue
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in _COUNTERPARTS:
+                if self._freezes(module):  # another kind of batch norm: torch's own, with running statistics
+                    self._handles.append(module.register_forward_pre_hook(_stay_frozen))
             if self.norm_affine and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 for parameter in module.parameters(recurse=False):
                     parameter.requires_grad_(True)
@@ -349,11 +402,12 @@ class Attached:
             self._entered[module] = type(module)
             module.__class__ = new
             if isinstance(module, SubnetConv2d):
-                padding = _symmetric_padding(module)
+                padding = _padding(module)
                 module.__dict__.update(
                     layer_name=name,
+                    pads=padding is None,
                     geometry=kernels.Geometry(
-                        module.stride, padding, module.dilation, module.groups,
+                        module.stride, padding or (0, 0), module.dilation, module.groups,
                         module.out_channels // module.groups,
                     ),
                 )  # fmt: skip
@@ -397,12 +451,24 @@ class Attached:
             )
         module = layers[name]
         count = module.in_features if module.geometry.linear else module.in_channels
-        indices = torch.tensor(sorted(chosen), dtype=torch.long)
-        if len(indices) and (indices[0] < 0 or indices[-1] >= count or len(indices.unique()) < len(indices)):
+        chosen = chosen.tolist() if isinstance(chosen, Tensor) else list(chosen)
+        try:
+            indices = sorted({operator.index(channel) for channel in chosen})
+            fits = len(indices) == len(chosen) and (not indices or (indices[0] >= 0 and indices[-1] < count))
+        except TypeError:
+            fits = False
+        if not fits:
             raise InputError(
-                f"layer {name!r}: channels {list(chosen)[:8]!r} do not fit; allowed: different integers from 0 to {count - 1}"
+                f"layer {name!r}: channels {chosen[:8]!r} do not fit; allowed: different integers from 0 to {count - 1}"
             )
-        return indices
+        weight = module.__dict__.get("_whole", module._parameters.get("weight"))
+        users = [
+            other for other, holder in self.model.named_modules()
+            if holder is not module and any(p is weight for p in holder._parameters.values())
+        ]  # fmt: skip
+        if users:
+            raise InputError(f"layer {name!r} cannot be selected: it shares its weight with {users[0]!r}")
+        return torch.tensor(indices, dtype=torch.long)
 
     @property
     def selected(self) -> dict[str, SubnetConv2d | SubnetLinear]:
@@ -420,17 +486,20 @@ class Attached:
     def refresh(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimiser the present compact weights in place of former ones, in its first group.
 
-        States of former compact weights are dropped with them.
+        States of former compact weights are dropped with them. The first group is in the order of
+        :meth:`parameters`, so that an optimiser made anew takes a saved one's states.
         """
-        present = {id(parameter): parameter for parameter in self.parameters()}
-        held = set()
+        present = self.parameters()
+        known = {id(parameter) for parameter in present}
+        elsewhere = set()
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if id(parameter) not in present:
+                if id(parameter) not in known:
                     optimizer.state.pop(parameter, None)
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) in present]
-            held |= {id(parameter) for parameter in group["params"]}
-        optimizer.param_groups[0]["params"] += [p for key, p in present.items() if key not in held]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in known]
+            if group is not optimizer.param_groups[0]:
+                elsewhere |= {id(parameter) for parameter in group["params"]}
+        optimizer.param_groups[0]["params"] = [p for p in present if id(p) not in elsewhere]
 
     def gradients(self) -> dict[str, Tensor]:
         """The selected weights' gradients by layer, one row a channel: (k, elements per channel)."""
@@ -445,13 +514,20 @@ class Attached:
         for module, former in self._entered.items():
             if isinstance(module, _Split):
                 module.release()
-            for name in ("layer_name", "geometry", "norm", "rectifies", "ceiling", "absorbed"):
+            for name in ("layer_name", "geometry", "pads", "norm", "rectifies", "ceiling", "absorbed", "expected"):
                 module.__dict__.pop(name, None)
             module.__class__ = former
         self._entered = {}
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         for parameter, required in self._required.items():
             parameter.requires_grad_(required)
         return self.model
+
+
+def _stay_frozen(norm: nn.Module, _inputs) -> None:
+    norm.training = False  # whatever model.train() has said
 
 
 def _rows(module: _Split, gradient: Tensor) -> Tensor:
@@ -459,23 +535,21 @@ def _rows(module: _Split, gradient: Tensor) -> Tensor:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "parametrizations"))
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        or module._backward_pre_hooks or hasattr(module, "parametrizations")
+    )  # fmt: skip
 
 
-def _symmetric_padding(module: nn.Conv2d):
-    """The padding that the products are told: none where another step pads."""
+def _padding(module: nn.Conv2d) -> tuple[int, int] | None:
+    """The padding that the products do themselves; None where a step of its own pads (:meth:`padded`)."""
     if module.padding_mode != "zeros":
-        return (0, 0)
+        return None
     if module.padding == "valid":
         return (0, 0)
     if module.padding == "same":
         total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size)]
-        if any(amount % 2 for amount in total):
-            raise InputError(
-                f"a convolution with padding 'same' and kernel {module.kernel_size!r} pads unevenly; "
-                "pad in a step of its own before it"
-            )
-        return tuple(amount // 2 for amount in total)
+        return None if any(amount % 2 for amount in total) else tuple(amount // 2 for amount in total)
     return tuple(module.padding)
 
 
@@ -511,7 +585,7 @@ def _chains_of(graph: torch.fx.Graph, modules: Mapping[str, nn.Module]):
         users = list(node.users)
         if len(users) == 1 and users[0].op == "call_module" and len(users[0].args) == 1:
             module = modules[users[0].target]
-            if type(module) in kinds and calls[module] == 1:
+            if type(module) in kinds and calls[module] == 1 and not _hooked(module):
                 return users[0], module
         return None, None
 
