@@ -35,11 +35,13 @@ def state() -> str:
     lines += [f"| {verdict} | {counts[verdict]} |" for verdict in verdicts.VERDICTS if counts[verdict]]
     packs = ", ".join(sorted(found.task.unique()))
     epochs = sorted(set((found.epochs + found.warmup_epochs).tolist()))
+    length = f"{epochs[0]} epochs" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
+    seeds = f"{found.seed.nunique()} seed{'s' if found.seed.nunique() > 1 else ''}"
     lines += [
         "",
         f"Behind this are the paper's own numbers and {len(found)} recorded runs of ours, on small cuts of the data sets "
-        f"({packs}), {epochs[0]} to {epochs[-1]} epochs each, {found.seed.nunique()} seeds. At this scale we can see whether a relation "
-        "shows; we cannot confirm or refute an accuracy of the paper.",
+        f"({packs}), {length} each, {seeds} so far. At this scale we can see whether a relation shows; we cannot confirm or "
+        "refute an accuracy of the paper.",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """The front page: its example runs as written, and what is generated in it is up to date."""
 
+import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -57,3 +57,12 @@ def test_commands_of_the_front_page_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_generated_parts_are_up_to_date(monkeypatch):
+    """After new recorded runs: `make pages`."""
+    monkeypatch.delenv("MEDYATE_RESULTS", raising=False)
+    spec = importlib.util.spec_from_file_location("front_page", ROOT / "book" / "front_page.py")
+    front_page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(front_page)
+    assert front_page.text(README) == README
