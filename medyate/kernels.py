@@ -93,11 +93,10 @@ def _pass_through(grad: Tensor, bits: Tensor, stride: tuple[int, ...]) -> Tensor
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """The tensor itself if its elements fill its memory in a usual order, else a contiguous copy."""
-    usual = tensor.is_contiguous() or (
-        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
-    return tensor if usual else tensor.contiguous()
+    """The tensor itself if its elements fill its memory in whatever order, else a contiguous copy."""
+    if tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride():
+        return tensor
+    return tensor.contiguous()
 
 
 class Rectify(torch.autograd.Function):
