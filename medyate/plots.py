@@ -321,6 +321,7 @@ def correlation(matrix: pd.DataFrame, title: str, low: float = 0.0) -> Figure:
                     annot_kws={"size": 10}, linewidths=0.5, cbar_kws={"label": "Spearman's ρ", "shrink": 0.7},
                     xticklabels=True, yticklabels=True)  # fmt: skip
         ax.set(xlabel="", ylabel="")
+        ax.tick_params(axis="y", rotation=0)
         ax.tick_params(axis="x", rotation=45 if max(map(len, map(str, matrix))) > 3 else 0)
         for label in ax.get_xticklabels():
             label.set_ha("right" if label.get_rotation() else "center")

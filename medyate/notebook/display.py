@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from typing import TYPE_CHECKING
 
 from .. import plots
@@ -39,9 +40,11 @@ def show(figure: Figure, name: str, data: pd.DataFrame, alt: str) -> None:
     kinds = {"svg": "image/svg+xml", "pdf": "application/pdf", "csv": "text/csv"}
     links = " · ".join(_link(end.upper(), f"{name}.{end}", content[end], kinds[end]) for end in paths)
     image = base64.b64encode(content["svg"]).decode()
+    # its own size, so that letters are equally large in all figures; narrower screens shrink it
+    points = float(re.search(rb'width="([0-9.]+)pt"', content["svg"])[1])
     _display(
         f'<figure style="margin:0"><img src="data:image/svg+xml;base64,{image}" alt="{html.escape(alt)}" '
-        f'style="width:100%;max-width:640px;height:auto;background:white"/>'
+        f'style="width:100%;max-width:{points * 1.45:.0f}px;height:auto;background:white"/>'
         f'<figcaption style="font-size:.85em">{links}</figcaption></figure>'
     )
 
