@@ -150,6 +150,7 @@ class _Loop:
         torch.save(
             {
                 "config": self.config.as_dict(), "rows": self.rows, "seconds": self.seconds,
+                "threads": torch.get_num_threads(),
                 "model": self.model.state_dict(), "data": self.data_generator.get_state(), **state,
             },
             buffer,
@@ -171,6 +172,9 @@ class _Loop:
         self.model.load_state_dict(state["model"])
         self.data_generator.set_state(state["data"])
         self.rows, self.seconds = state["rows"], state["seconds"]
+        if self.device == "cpu" and state.get("threads"):
+            # sums depend on how many threads share them: as it began, so it goes on
+            torch.set_num_threads(state["threads"])
         return state
 
     def record(self, **content: Any) -> dict[str, Any]:
