@@ -174,9 +174,12 @@ def _again(first: Layer, second: Layer) -> Layer:
     )
 
 
-def example_input(input_shape: Sequence[int]) -> torch.Tensor:
-    """One sample on the meta device; a one-element shape means token numbers, as text models take."""
-    dtype = torch.float32 if len(input_shape) > 1 else torch.long
+def example_input(input_shape: Sequence[int], model: nn.Module) -> torch.Tensor:
+    """One sample on the meta device, of the model's own precision; a one-element shape means token
+    numbers, as text models take."""
+    dtype = torch.long
+    if len(input_shape) > 1:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return torch.empty((1, *input_shape), dtype=dtype, device="meta")
 
 
@@ -205,7 +208,7 @@ def walk(
     model.eval()
     try:
         with torch.no_grad(), _Watch(names, depthwise) as watch:
-            torch.func.functional_call(model, state, (example_input(input_shape),))
+            torch.func.functional_call(model, state, (example_input(input_shape, model),))
     except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError) as error:
         raise InputError(
             f"the model does not run on one input of shape {tuple(input_shape)}: "

@@ -183,7 +183,7 @@ def mask_overheads(model: nn.Module, layers: Sequence[Layer], input_shape: Seque
     model.eval()
     try:
         with torch.no_grad(), _Rectified(names) as watch:
-            torch.func.functional_call(model, state, (example_input(input_shape),))
+            torch.func.functional_call(model, state, (example_input(input_shape, model),))
     finally:
         for module, mode in modes.items():
             module.training = mode
