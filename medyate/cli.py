@@ -51,6 +51,9 @@ def cli():
 cli.add_command(sweep_group)
 
 
+cli.add_command(sweep_group)
+
+
 @cli.command()
 @_json_option
 @click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")

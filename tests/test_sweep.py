@@ -515,3 +515,25 @@ def test_shards_hold_each_run_once(count, tasks):
 
 
 CONFIG = RunConfig.of({**BASE, "task": "tiny"}, declared=True)
+
+
+def test_flat_tables_hold_what_the_records_hold():
+    """Every number of a record that is not in a list is found in its row, and every epoch in its own."""
+    from medyate import flatten
+
+    one, two = config(epochs=1), config("Head only", epochs=2)
+    records = {record["id"]: record for record in (finetune.run(each, device="cpu")[0] for each in (one, two))}
+    table = flatten.table().set_index("id").loc[list(records)]
+    for run_id, record in records.items():
+        row = table.loc[run_id]
+        assert row["config.strategy"] == record["config"]["strategy"] and row["config.seed"] == record["config"]["seed"]
+        assert row["search_space.elements"] == record["search_space"]["elements"]
+        assert row["last.used_elements"] == record["epochs"][-1]["used_elements"]
+        assert row["environment.threads"] == 1
+    csv = flatten.table().to_csv(index=False).splitlines()
+    assert csv[0].count(",") == table.shape[1] and ",27946," in next(line for line in csv if one.id in line)
+    epochs = flatten.table(epochs=True)
+    for run_id, record in records.items():
+        found = epochs[epochs["id"] == run_id]
+        assert found["epoch.train_loss"].tolist() == [row["train_loss"] for row in record["epochs"]]
+    assert flatten.table("rank")["config.task"].isin(grids.PACKS).any()
