@@ -51,9 +51,6 @@ def cli():
 cli.add_command(sweep_group)
 
 
-cli.add_command(sweep_group)
-
-
 @cli.command()
 @_json_option
 @click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
@@ -498,18 +495,21 @@ def run(device, force, save_weights, as_json, **values):
 
 @cli.command()
 @click.option("--kind", default="run", show_default=True, help="run or rank.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row a record.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: all that a record holds but for its lists, a row a record.")
+@click.option("--epochs", is_flag=True, help="With --csv: a row an epoch.")
 @_json_option
-def results(kind, as_csv, as_json):
+def results(kind, as_csv, epochs, as_json):
     """The records that are there, as a table."""
-    from . import runs
+    from . import flatten, runs
     from .config import KINDS
     from .errors import choose
 
     choose(kind, KINDS, "kind of record")
-    found = runs.table(kind)
+    if epochs and not as_csv:
+        raise InputError("--epochs needs --csv")
     if as_csv:
-        return click.echo(found.to_csv(index=False), nl=False)
+        return click.echo(flatten.table(kind, epochs).to_csv(index=False), nl=False)
+    found = runs.table(kind)
     if as_json:
         return click.echo(found.to_json(orient="records", indent=1))
     if found.empty:
