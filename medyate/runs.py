@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,11 @@ def arrays(record: dict[str, Any]) -> dict[str, np.ndarray]:
     for folder in storage.folders("runs"):
         file = folder / record["arrays"]
         if file.is_file():
-            with np.load(file, allow_pickle=False) as content:
-                return {name: content[name] for name in content.files}
+            try:
+                with np.load(file, allow_pickle=False) as content:
+                    return {name: content[name] for name in content.files}
+            except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+                raise InputError(f"arrays {str(file)!r} cannot be read ({error}); move their record away and run it anew") from error
     raise InputError(f"record {record['id']!r} names arrays {record['arrays']!r}, which are not beside it")
 
 
