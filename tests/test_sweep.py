@@ -537,3 +537,18 @@ def test_flat_tables_hold_what_the_records_hold():
         found = epochs[epochs["id"] == run_id]
         assert found["epoch.train_loss"].tolist() == [row["train_loss"] for row in record["epochs"]]
     assert flatten.table("rank")["config.task"].isin(grids.PACKS).any()
+
+
+def test_the_size_of_table_1():
+    """benchmarks/throughput.py's estimate: seven tasks' sizes and epochs, 8 x 9 + 2 x 3 runs of each by network."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("throughput", storage.CHECKOUT / "benchmarks" / "throughput.py")
+    throughput = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(throughput)
+    sizes = {"cifar-10": (50_000, 10_000, 105), "cifar-100": (50_000, 10_000, 55), "cub": (5_994, 5_794, 205),
+             "flowers": (2_040, 6_149, 205), "food": (75_750, 25_250, 55), "pets": (3_680, 3_669, 205),
+             "vww": (115_228, 8_059, 55)}  # fmt: skip
+    each = 3 * (8 * 9 + 2 * 3)
+    train, test = (each * sum(one[split] * one[2] for one in sizes.values()) for split in (0, 1))
+    assert throughput.table1_images() == (7 * each, train, test)
