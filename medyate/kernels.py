@@ -82,19 +82,32 @@ def _pass_through(grad: Tensor, bits: Tensor, stride: tuple[int, ...]) -> Tensor
     """``grad`` where the bits are set, else 0; ``stride`` is the layout that was packed."""
     if grad.stride() != stride:
         grad = torch.empty_strided(grad.shape, stride, dtype=grad.dtype, device=grad.device).copy_(grad)
-    out, count = torch.empty_like(grad), grad.numel()
-    flat, flat_out = grad.as_strided((count,), (1,)), out.as_strided((count,), (1,))
-    step = _PIECE if grad.device.type == "cpu" else count
-    for start in range(0, count, step):
-        piece = slice(start, min(start + step, count))
-        keep = unpack(bits[start // 8 :], piece.stop - start)
-        torch.mul(flat[piece], keep.to(grad.dtype), out=flat_out[piece])
+    count = grad.numel()
+    if grad.device.type != "cpu" or grad.dtype == torch.bfloat16:
+        return grad * unpack(bits, count).to(grad.dtype).as_strided(grad.shape, stride)
+    out = torch.empty_like(grad)
+    flat, flat_out = (t.as_strided((count,), (1,)).numpy() for t in (grad, out))
+    octets, packed = _octets(flat.dtype.str), bits.numpy()
+    factors = np.empty((-(-min(count, _PIECE) // 8), 8), flat.dtype)
+    for start in range(0, count, _PIECE):
+        piece = flat[start : start + _PIECE]
+        rows = -(-len(piece) // 8)
+        # "clip" spares numpy a copy; no byte is out of range
+        np.take(octets, packed[start // 8 : start // 8 + rows], axis=0, out=factors[:rows], mode="clip")
+        np.multiply(piece, factors.reshape(-1)[: len(piece)], out=flat_out[start : start + _PIECE])
     return out
+
+
+@functools.cache
+def _octets(dtype: str) -> np.ndarray:
+    """(256, 8): the bits of every byte as factors 0 and 1."""
+    return np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(dtype)
 
 
 def _dense(tensor: Tensor) -> Tensor:
     """The tensor itself if its elements fill its memory in whatever order, else a contiguous copy."""
-    if tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride():
+    usual = tensor.is_contiguous() or tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    if usual or torch.empty_like(tensor, device="meta").stride() == tensor.stride():
         return tensor
     return tensor.contiguous()
 
@@ -154,22 +167,27 @@ def _column(vector: Tensor, like: Tensor) -> Tensor:
     return vector.view(-1, *[1] * (like.dim() - 2))
 
 
+# These are called for every layer of every pass, where gradients are not recorded: what a module's
+# attribute access and detach() take would be a tenth of a step.
+
+
 def scale_of(norm) -> Tensor:
     """The factor of a batch norm that uses its running statistics, per channel."""
-    scale = (norm.running_var + norm.eps).rsqrt_()
-    return scale if norm.weight is None else scale.mul_(norm.weight.detach())
+    scale = norm._buffers["running_var"].add(norm.eps).rsqrt_()
+    weight = norm._parameters["weight"]
+    return scale if weight is None else scale.mul_(weight)
 
 
 def norm_state(norm) -> tuple:
     """Changes whenever something that :func:`scale_of` reads does."""
-    return norm.running_var._version, -1 if norm.weight is None else norm.weight._version
+    weight = norm._parameters["weight"]
+    return norm._buffers["running_var"]._version, -1 if weight is None else weight._version
 
 
 def shift_of(norm, scale: Tensor) -> Tensor:
     """The summand of a batch norm that uses its running statistics, per channel."""
-    if norm.bias is None:
-        return -norm.running_mean * scale
-    return torch.addcmul(norm.bias.detach(), norm.running_mean, scale, value=-1)
+    mean, bias = norm._buffers["running_mean"], norm._parameters["bias"]
+    return -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
 
 
 def gather(images: Tensor, channels: Tensor) -> Tensor:

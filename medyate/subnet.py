@@ -125,18 +125,18 @@ class _Split:
         return None if self.norm is None else kernels.scale_of(self.norm)
 
     def folded_weight(self, scale: Tensor | None) -> Tensor:
-        """The whole weight times the folded batch norm's factor. Not differentiable."""
+        """The whole weight times the folded batch norm's factor; for passes that record no gradient."""
         weight = self._parameters.get("weight")
         weight = self._assemble() if weight is None else weight
-        return weight.detach() if scale is None else weight.detach() * scale.view(-1, 1, 1, 1)
+        return weight if scale is None else weight * scale.view(-1, 1, 1, 1)
 
     def output(self, x: Tensor) -> Tensor:
         """What the layer gives for an input that is padded already, batch norm and activation included."""
         scale = self.scale()
-        weight, bias = self.folded_weight(scale), self.bias
+        weight, bias = self.folded_weight(scale), self._parameters["bias"]
         if scale is not None:
             shift = kernels.shift_of(self.norm, scale)
-            bias = shift if bias is None else torch.addcmul(shift, bias.detach(), scale)
+            bias = shift if bias is None else torch.addcmul(shift, bias, scale)
         if weight.dtype != x.dtype:  # autocast
             weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         if not self.rectifies:
