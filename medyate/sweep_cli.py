@@ -192,23 +192,33 @@ def _run(grid, configs, todo, workers: int, device: str, as_json: bool) -> None:
         sys.exit(1)
 
 
+def _label(config) -> str:
+    """What tells a run from its neighbours, short enough for a line of a terminal."""
+    values = config.as_dict()
+    parts = [values.get("strategy", "rank"), config.network.partition("-")[0], config.task]
+    parts += [f"{values['budget']:,}"] if values.get("budget") else []
+    parts += [f"K={values['layers']}"] if values.get("layers") else []
+    return " ".join([*parts, f"s{config.seed}"])
+
+
 class _Display:
     """Runs done, the epochs of those under way, time left; plain lines where there is no terminal."""
 
     def __init__(self, configs, workers: int):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+            TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(),
+            TextColumn("{task.fields[last]}"), TimeRemainingColumn(),
+            console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.epochs = sum(config.total_epochs for config in configs)
         self.count, self.done = len(configs), 0
         # time left follows from epochs, of which there are many
-        self.all = self.bar.add_task("epochs of all runs", total=self.epochs, last=f"0/{self.count} runs, {workers} at a time")
-        self.workers, self.tasks, self.seen = workers, {}, {}
+        self.all = self.bar.add_task(f"all, {workers} at a time", total=self.epochs, last=f"0/{self.count} runs")
+        self.tasks, self.seen = {}, {}
 
     def __enter__(self):
         self.bar.start()
@@ -220,7 +230,7 @@ class _Display:
     def update(self, event) -> None:
         config, data = event.config, event.data
         if event.event == "begin":
-            self.tasks[config.id] = self.bar.add_task(config.id, total=config.total_epochs, last="")
+            self.tasks[config.id] = self.bar.add_task(_label(config), total=config.total_epochs, last="")
         elif event.event == "epoch":
             self.bar.update(self.tasks[config.id], completed=data["epoch"], last=f"top-1 {data['test_top1_percent']:.1f} %")
             # a run that goes on from a checkpoint begins with a later epoch
@@ -233,7 +243,7 @@ class _Display:
             if config.id in self.tasks:
                 self.bar.remove_task(self.tasks.pop(config.id))
             self.bar.advance(self.all, config.total_epochs - self.seen.pop(config.id, 0))
-            self.bar.update(self.all, last=f"{self.done}/{self.count} runs, {self.workers} at a time")
+            self.bar.update(self.all, last=f"{self.done}/{self.count} runs")
             if not self.console.is_terminal:
                 click.echo(f"{self.done}/{self.count} {data['outcome']} {config.id}: {data['message']}", err=True)
 
