@@ -84,24 +84,27 @@ def _pass_through(grad: Tensor, bits: Tensor, stride: tuple[int, ...]) -> Tensor
         grad = torch.empty_strided(grad.shape, stride, dtype=grad.dtype, device=grad.device).copy_(grad)
     count = grad.numel()
     if grad.device.type != "cpu" or grad.dtype == torch.bfloat16:
-        return grad * unpack(bits, count).to(grad.dtype).as_strided(grad.shape, stride)
+        keep = unpack(bits, count).view(torch.bool).as_strided(grad.shape, stride)
+        return torch.where(keep, grad, grad.new_zeros(()))
     out = torch.empty_like(grad)
-    flat, flat_out = (t.as_strided((count,), (1,)).numpy() for t in (grad, out))
-    octets, packed = _octets(flat.dtype.str), bits.numpy()
-    factors = np.empty((-(-min(count, _PIECE) // 8), 8), flat.dtype)
+    integer = np.dtype(f"i{grad.element_size()}")
+    flat, flat_out = (t.as_strided((count,), (1,)).numpy().view(integer) for t in (grad, out))
+    octets, packed = _octets(integer), bits.numpy()
+    keep = np.empty((-(-min(count, _PIECE) // 8), 8), integer)
     for start in range(0, count, _PIECE):
         piece = flat[start : start + _PIECE]
         rows = -(-len(piece) // 8)
         # "clip" spares numpy a copy; no byte is out of range
-        np.take(octets, packed[start // 8 : start // 8 + rows], axis=0, out=factors[:rows], mode="clip")
-        np.multiply(piece, factors.reshape(-1)[: len(piece)], out=flat_out[start : start + _PIECE])
+        np.take(octets, packed[start // 8 : start // 8 + rows], axis=0, out=keep[:rows], mode="clip")
+        np.bitwise_and(piece, keep.reshape(-1)[: len(piece)], out=flat_out[start : start + _PIECE])
     return out
 
 
 @functools.cache
-def _octets(dtype: str) -> np.ndarray:
-    """(256, 8): the bits of every byte as factors 0 and 1."""
-    return np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(dtype)
+def _octets(integer: np.dtype) -> np.ndarray:
+    """(256, 8): the bits of every byte, each spread over a whole integer. Its "and" with a number's own
+    bits leaves the number or 0, also of infinities, which a product would not."""
+    return -np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(integer)
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -177,6 +177,8 @@ class _Split:
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
+        if kind == "meta":  # whoever asks for shapes wants the model's own layers
+            raise InputError(f"layer {self.layer_name!r} runs as part of a subnet; detach the model first")
         if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(kind))
             with torch.autocast(kind, enabled=False):

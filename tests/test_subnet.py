@@ -849,6 +849,14 @@ def test_activations_alone(layout, act, inplace):
             assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16])
+def test_infinite_gradients_do_not_leak_through_closed_activations(dtype):
+    x = torch.tensor([-1.0, 1.0, -1.0, 2.0], dtype=dtype, requires_grad=True)
+    upstream = torch.tensor([float("inf"), 3.0, float("nan"), float("inf")], dtype=dtype)
+    found = torch.autograd.grad(kernels.Rectify.apply(x, 6.0, False), x, upstream)[0]
+    assert torch.equal(found, torch.autograd.grad(F.relu6(x), x, upstream)[0])
+
+
 def test_an_in_place_activation_of_a_tensor_with_gaps_is_refused():
     x = torch.randn(2, 6, 4, 4, requires_grad=True)
     with pytest.raises(InputError, match="in-place ReLU on a tensor with gaps"):

@@ -1,0 +1,252 @@
+"""Benchmark: a training step, full, masked, ours, of the classifier alone, and by LoRA.
+
+    python benchmarks/step.py [--network NAME] [--tier N] [--batch-size N]... [--threads N] [--json FILE]
+
+All executions are built in one process and take their steps by turns, so that whatever else the
+machine does meets all of them alike; a row is the median over the rounds, and a ratio the median of
+the rounds' ratios. Weights are random: time and memory do not depend on them. LoRA needs
+``pip install peft==0.21.2`` and is left out, with a word, where that is absent.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medyate import memory, networks, ranking, schemes
+from medyate.config import _backbone
+from medyate.costs import Layer
+from medyate.dense import Dense
+from medyate.dynamic import Subnet
+from medyate.strategies import Selection
+
+CLASSES = 10
+OURS = "ours"
+PEFT = "0.21.2"
+
+
+@dataclass
+class Contender:
+    """``step`` does a whole training step; ``kept_bytes`` and ``trained`` are the backbone's."""
+
+    name: str
+    step: Callable[[], object]
+    kept_bytes: int | None
+    trained: int
+
+
+def build(network: str, device: str) -> nn.Module:
+    model = networks.build(network, weights="random", classes=CLASSES, generator=torch.Generator().manual_seed(0))
+    return model.to(device, memory_format=torch.channels_last).train()
+
+
+def training(name, model, attached, images, labels) -> Contender:
+    """A contender that trains what ``attached`` says, by plain SGD."""
+    parameters = attached.parameters()
+    optimizer = torch.optim.SGD(parameters, lr=0.01)
+    kept = memory.measure(model, attached.classifier, optimizer, images, labels)
+    inside = {id(parameter) for parameter in attached.classifier.parameters()}
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    trained = sum(p.numel() for p in parameters if id(p) not in inside)
+    return Contender(name, step, kept.total_bytes, trained)
+
+
+class _Trained:
+    """What :func:`training` asks of an attached model, for one that peft has changed."""
+
+    def __init__(self, model: nn.Module, classifier: nn.Module):
+        self.model, self.classifier = model, classifier
+
+    def parameters(self):
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def lora(network: str, weights: int, images, labels, layers: tuple[Layer, ...]) -> Contender | None:
+    """LoRA on all pointwise convolutions, of the rank that trains about as many ``weights``; the batch
+    norms stay frozen, as the adapted network's do."""
+    try:
+        from medyate._torchvision import torchvision
+
+        torchvision()  # transformers imports it where it is installed
+        import peft
+    except ImportError:
+        return None
+    pointwise = [layer for layer in layers if layer.kind == "pointwise"]
+    rank = max(1, round(weights / sum(layer.channels + layer.out_channels for layer in pointwise)))
+    model = build(network, images.device.type)
+    options = peft.LoraConfig(
+        r=rank, target_modules=[layer.name for layer in pointwise], modules_to_save=["classifier"], lora_dropout=0.0
+    )
+    adapted = peft.get_peft_model(model, options).train()
+    for module in adapted.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda module, _inputs: module.eval() and None)
+    classifier = adapted.base_model.model.classifier
+    found = training(f"LoRA, rank {rank} (peft {peft.__version__})", adapted, _Trained(adapted, classifier), images, labels)
+    inside = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    found.trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad) - inside
+    return found
+
+
+def contenders(network: str, budget: int, batch_size: int, device: str) -> tuple[list[Contender], Selection, tuple[Layer, ...]]:
+    shape = (3, networks.get(network).resolution, networks.get(network).resolution)
+    layers = _backbone(network, "random", shape[1], "eq4")
+    images = torch.randn((batch_size, *shape), generator=torch.Generator().manual_seed(0))
+    images = images.to(device, memory_format=torch.channels_last)
+    labels = torch.arange(batch_size, device=device) % CLASSES
+    found = []
+    for batch_norm in ("train", "frozen"):
+        model = build(network, device)
+        attached = Dense(model, classifier="classifier", batch_norm=batch_norm)
+        attached.select({}, everything=True)
+        found.append(training(f"full fine-tuning, batch norm {batch_norm}", model, attached, images, labels))
+    model = build(network, device)
+    order = ranking.load(network, ranking.automatic(network, "food10"))
+    subnet = Subnet(model, budget, "LaRa MeDyate", ranking=order, input_shape=shape, classifier="classifier", seed=0)
+    selection = subnet.next_epoch()
+    ours = training(OURS, model, subnet.attached, images, labels)
+    for batch_norm in ("train", "frozen"):
+        masked = build(network, device)
+        attached = Dense(masked, classifier="classifier", batch_norm=batch_norm)
+        attached.select(selection.channels)
+        found.append(training(f"dense-masked, batch norm {batch_norm}", masked, attached, images, labels))
+    found.append(ours)
+    head = build(network, device)
+    head_only = Subnet(head, strategy="Head only", input_shape=shape, classifier="classifier")
+    head_only.next_epoch()
+    found.append(training("classifier only", head, head_only.attached, images, labels))
+    adapter = lora(network, ours.trained, images, labels, layers)
+    if adapter is not None:
+        found.append(adapter)
+    plain = build(network, device).eval()
+
+    def forward():
+        with torch.no_grad():
+            plain(images)
+
+    found.append(Contender("forward pass alone", forward, None, 0))
+    return found, selection, layers
+
+
+def milliseconds(found: list[Contender], rounds: int, device: str) -> dict[str, list[float]]:
+    """Each contender's time, round by round."""
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    spent: dict[str, list[float]] = {one.name: [] for one in found}
+    for number in range(rounds + 2):  # two that warm up
+        for one in found:
+            wait()
+            begun = time.perf_counter()
+            one.step()
+            wait()
+            if number >= 2:
+                spent[one.name].append((time.perf_counter() - begun) * 1e3)
+    return spent
+
+
+def bound(selection: Selection, layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Multiply-accumulates of one image: what any execution of this selection has to do."""
+    names = [layer.name for layer in layers]
+    first = min(names.index(name) for name in selection.channels)
+    # an input gradient takes as many products as the layer itself, and so does a whole weight gradient
+    return {
+        "forward": sum(layer.weight_flops for layer in layers),
+        "input_gradients": sum(layer.weight_flops for layer in layers[first + 1 :]),
+        "selected_weight_gradients": selection.weight_flops(layers),
+    }
+
+
+def measured(network: str, budget: int, batch_size: int, rounds: int, device: str) -> dict:
+    found, selection, layers = contenders(network, budget, batch_size, device)
+    spent = milliseconds(found, rounds, device)
+    rows = []
+    for one in found:
+        times = spent[one.name]
+        rows.append(
+            {
+                "name": one.name,
+                "milliseconds": statistics.median(times),
+                "images_per_second": batch_size / statistics.median(times) * 1e3,
+                "times_ours": statistics.median(a / b for a, b in zip(times, spent[OURS])),
+                "kept_bytes": one.kept_bytes,
+                "trained_backbone_weights": one.trained,
+            }
+        )
+    operations = bound(selection, layers)
+    by_name = {row["name"]: row for row in rows}
+    return {
+        "device": device,
+        "batch_size": batch_size,
+        "rows": rows,
+        "operations": operations,
+        "bound_times_forward": sum(operations.values()) / operations["forward"],
+        "step_times_forward": statistics.median(a / b for a, b in zip(spent[OURS], spent["forward pass alone"])),
+        "forward_milliseconds": by_name["forward pass alone"]["milliseconds"],
+    }
+
+
+def show(result: dict) -> None:
+    print(f"\n{result['device']}, batch {result['batch_size']}")
+    print(f"  {'':38s} {'ms':>8s} {'images/s':>9s} {'time / ours':>11s} {'bytes kept':>12s} {'weights':>9s}")
+    for row in result["rows"]:
+        kept = "" if row["kept_bytes"] is None else f"{row['kept_bytes']:,}"
+        print(
+            f"  {row['name']:38s} {row['milliseconds']:8.1f} {row['images_per_second']:9,.0f} "
+            f"{row['times_ours']:11.2f} {kept:>12s} {row['trained_backbone_weights']:9,}"
+        )
+    parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:.2f}" for name, value in result["operations"].items())
+    print(
+        f"  million multiply-accumulates an image: {parts}. Bound by operations: {result['bound_times_forward']:.2f} "
+        f"forward passes; ours takes {result['step_times_forward']:.2f} of plain ones."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", default="mbv2-w0.35")
+    parser.add_argument("--tier", type=int, default=1, choices=range(1, 6), help="the SU scheme's budget")
+    parser.add_argument("--batch-size", type=int, action="append", help="default: 1, 8 and 32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    network = networks.get(options.network)
+    layers = _backbone(network.name, "random", network.resolution, "eq4")
+    budget = schemes.budget(network.name, options.tier, layers)
+    print(
+        f"{network.label}, tier {options.tier}: LaRa MeDyate, {budget:,} elements ({4 * budget:,} bytes); "
+        f"torch {torch.__version__}, {options.threads} threads; medians of {options.rounds} rounds"
+    )
+    results = []
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        for batch_size in options.batch_size or (1, 8, 32):
+            results.append(measured(network.name, budget, batch_size, options.rounds, device))
+            show(results[-1])
+            if not any("LoRA" in row["name"] for row in results[-1]["rows"]):
+                print(f"  LoRA is left out: pip install peft=={PEFT}")
+    if options.json:
+        content = {
+            "network": network.name, "tier": options.tier, "budget": budget, "torch": torch.__version__,
+            "threads": options.threads, "rounds": options.rounds, "machine": platform.machine(), "results": results,
+        }  # fmt: skip
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
