@@ -129,7 +129,7 @@ class Subnet:
                 example = torch.rand((1, *input_shape), device=one.device, dtype=one.dtype)
             self.attached = attach(model, example=example, **options)
         self.selection: Selection | None = None
-        self._gathered: dict[str, Tensor] = {}
+        self._gathered: dict[str, tuple[Tensor, int]] = {}  # sum over steps, number of steps
         self._hooks: list = []
         self._pending: dict[str, Tensor] | None = None
 
@@ -179,16 +179,17 @@ class Subnet:
             owner = self.model.get_submodule(name)
             if getattr(owner, "selected_weight", owner.weight) is parameter:
                 value = rows.double().norm(dim=1) if self.norm_gradient == "mean_norm" else rows.double()
-                self._gathered[name] = self._gathered.get(name, 0) + value
+                total, steps = self._gathered.get(name, (0, 0))
+                self._gathered[name] = (total + value, steps + 1)
 
     def _norms(self) -> dict[str, Tensor]:
         """The selected channels' norms by layer, (k,) each, in the selection's order."""
         if self.norm_gradient == "last":
             found = {name: rows.double().norm(dim=1) for name, rows in self.attached.gradients().items()}
-        elif self.norm_gradient == "mean_norm":
-            found = self._gathered
         else:
-            found = {name: rows.norm(dim=1) for name, rows in self._gathered.items()}
+            found = {name: total / steps for name, (total, steps) in self._gathered.items()}
+            if self.norm_gradient == "mean":
+                found = {name: rows.norm(dim=1) for name, rows in found.items()}
         missing = [name for name in self.selection.channels if name not in found]
         if missing:
             raise InputError(
