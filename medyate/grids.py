@@ -232,7 +232,7 @@ def get(name: str, scale: str = "pack") -> Sweep:
 
 
 def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
-    """The configs that every filter ``KEY=VALUE[,VALUE..]`` lets through; names as in `medyate run`.
+    """The configs that every filter ``KEY=VALUE[,VALUE..]`` lets through; names as in `medyate run`, and ``tier``.
 
     Raises :class:`InputError` for an unknown key, and for a value that no config of the grid has.
     """
@@ -243,16 +243,22 @@ def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
         key, equals, values = text.partition("=")
         if not equals or not values:
             raise InputError(f"filter {text!r} is not understood; allowed: KEY=VALUE or KEY=VALUE,VALUE")
-        known = [name for name in dict.fromkeys(name for one in configs for name in one.fields())]
-        choose(key, known, "filter")
-        there = {_plain(getattr(one, key, None)) for one in configs}
+        choose(key, (*dict.fromkeys(name for one in configs for name in one.fields()), "tier"), "filter")
+        there = {_plain(_value(one, key)) for one in configs}
         wanted = set()
         for value in values.split(","):
             plain = {"network": lambda v: networks.get(v).name, "strategy": lambda v: strategies.get(v).name}
             value = _plain(plain.get(key, str)(value.strip()))
             wanted.add(choose(value, sorted(there, key=_natural), f"{key} of this sweep"))
-        kept = [one for one in kept if _plain(getattr(one, key, None)) in wanted]
+        kept = [one for one in kept if _plain(_value(one, key)) in wanted]
     return kept
+
+
+def _value(config: Config, key: str) -> Any:
+    if key == "tier":  # None for a budget that is no tier, and for runs without one
+        budget = getattr(config, "budget", None)
+        return schemes.tier_of(config.network, budget, config.backbone_layers()) if budget else None
+    return getattr(config, key, None)
 
 
 def _plain(value: Any) -> str:

@@ -148,6 +148,8 @@ def test_only():
         and one.strategy == "LaRa MeDyate" and one.batch_norm == "frozen"
     ]  # fmt: skip
     assert kept == expected and len(kept) == 2 * 3 * 4
+    assert {one.budget for one in grids.only(configs, ["tier=1", "network=mcunet"])} == {15_936}
+    assert {one.strategy for one in grids.only(configs, ["tier=none"])} == set(grids.WITHOUT_BUDGET)
     for bad, message in (
         ("seed", "allowed: KEY=VALUE"), ("sed=0", "unknown filter 'sed'"), ("seed=1", "unknown seed of this sweep '1'; allowed: 0, 42, 100"),
         ("network=mbv3", "mbv3"),
