@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from . import ranking, schemes, strategies
@@ -257,8 +257,11 @@ def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
 def _value(config: Config, key: str) -> Any:
     if key == "tier":  # None for a budget that is no tier, and for runs without one
         budget = getattr(config, "budget", None)
-        return schemes.tier_of(config.network, budget, config.backbone_layers()) if budget else None
+        return _tier(config.network, budget, config.backbone_layers()) if budget else None
     return getattr(config, key, None)
+
+
+_tier = cache(schemes.tier_of)  # few budgets, many runs
 
 
 def _plain(value: Any) -> str:
