@@ -15,14 +15,15 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-READ_BY_PAGES = ["medyate", "notebooks", "results", "book/_ext"]
+READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs", "book/_ext"]
 PLACES = {"html": ROOT, "student": ROOT / "build" / "student", "pdf": ROOT / "build" / "pdf"}
 
 
 def digest() -> str:
     """Of every file that pages read: their names and contents, not their times."""
     found = hashlib.sha256()
-    folders = [ROOT / name for name in READ_BY_PAGES] + [Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))]
+    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
+    folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
