@@ -135,6 +135,19 @@ def linear_layer(name: str, weight: Sequence[int], tokens: int, bias: bool = Fal
     )
 
 
+# Torch computes the shapes of these by long detours on the meta device, a second for a network.
+_SAME_SHAPE = {torch.batch_norm, nn.functional.batch_norm, nn.functional.hardtanh, nn.functional.relu6}
+_SUMS = {torch.add, torch.Tensor.add, torch.Tensor.__add__}
+
+
+def on_meta(func, args, kwargs):
+    """``func`` on meta tensors, where only the shape of what comes out matters."""
+    same = func in _SAME_SHAPE and args
+    if func in _SUMS and len(args) == 2 and all(isinstance(arg, torch.Tensor) for arg in args):
+        same = args[0].shape == args[1].shape and args[0].dtype == args[1].dtype
+    return torch.empty_like(args[0]) if same else func(*args, **kwargs)
+
+
 class _Watch(TorchFunctionMode):
     """Notes every convolution and linear product whose weight is a parameter of the model."""
 
@@ -145,7 +158,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = on_meta(func, args, kwargs)
         if func in (torch.conv2d, torch.nn.functional.linear):
             given = dict(zip(("input", "weight", "bias"), args), **kwargs)
             weight = given["weight"]

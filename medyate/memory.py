@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import kernels
-from .costs import Layer, example_input
+from .costs import Layer, example_input, on_meta
 
 PARTS = (
     "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
@@ -157,7 +157,7 @@ class _Rectified(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = on_meta(func, args, kwargs)
         name = getattr(func, "__name__", "")
         if func in (torch.conv2d, nn.functional.linear):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
@@ -226,14 +226,13 @@ def report(
         network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
         weights="random", batch_norm=batch_norm, ranking=ranking, count=count, seed=seed, batch_size=batch_size,
     )  # fmt: skip
-    ours, selection, layers = _one_step(checked, classes, device)
-    full, _, _ = _one_step(
-        configs.RunConfig(
-            network=network, task="digits", strategy="Baseline", resolution=resolution, weights="random",
-            batch_norm="train", batch_size=batch_size, seed=seed,
-        ),
-        classes, device,
+    ready = _Prepared(checked, classes, device)
+    ours, selection, layers = ready.step(batch_size), ready.selection, ready.layers
+    everything = configs.RunConfig(
+        network=network, task="digits", strategy="Baseline", resolution=resolution, weights="random",
+        batch_norm="train", batch_size=batch_size, seed=seed,
     )  # fmt: skip
+    full = _Prepared(everything, classes, device).step(batch_size)
     used = selection.used_elements(layers) if checked.budget else 0
     return {
         "network": checked.network,
@@ -262,25 +261,87 @@ def report(
     }
 
 
-def _one_step(config, classes: int, device: str):
-    from . import dynamic, networks, ranking as rankings
-    from .finetune import generator, scheme_for
+def compare(
+    network: str,
+    budgets: Sequence[int],
+    strategy: str = "LaRa MeDyate",
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    batch_norms: Sequence[str] = ("frozen", "train"),
+    resolution: int = 128,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict]:
+    """The paper's accounting beside the measurement: a row per budget, batch norm mode and batch size.
 
-    model = networks.build(config.network, weights="random", classes=classes)
-    model = model.to(device, memory_format=torch.channels_last).train()
-    layers = config.backbone_layers()
-    shape = (3, config.resolution, config.resolution)
-    subnet = dynamic.Subnet(
-        model, config.budget, config.declaration, input_shape=shape, classifier="classifier",
-        ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
-        batch_norm=config.batch_norm, count=config.count, generator=generator(config.seed, "selection"),
-        scheme=scheme_for(config, layers, model),
-    )  # fmt: skip
-    images = torch.randn(
-        (config.batch_size, *shape), generator=torch.Generator().manual_seed(config.seed)
-    ).to(device, memory_format=torch.channels_last)
-    labels = torch.arange(config.batch_size, device=device) % classes
-    whole = subnet.channel_norms_of([(images, labels)]) if subnet.strategy.needs_whole_gradient else None
-    optimizer = torch.optim.SGD(subnet.parameters(), lr=0.0)
-    selection = subnet.next_epoch(optimizer, whole)
-    return measure(model, subnet.attached.classifier, optimizer, images, labels), selection, layers
+    Each row has ``budget_bytes`` (the paper's, for one sample), ``paid_bytes`` (what the selection
+    costs by eq. 4 for the whole batch: its activations once a sample, its gradients once), every
+    part of :data:`PARTS` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
+    (train-mode batch norm, the same batch). Random weights, as in :func:`report`.
+    """
+    from . import config as configs
+
+    def prepared(strategy: str, budget: int | None, batch_norm: str):
+        checked = configs.RunConfig(
+            network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+            weights="random", batch_norm=batch_norm, seed=seed,
+        )  # fmt: skip
+        return checked, _Prepared(checked, 10, device)
+
+    _, everything = prepared("Baseline", None, "train")
+    full = {size: everything.step(size).total_bytes for size in batch_sizes}
+    rows = []
+    for budget in budgets:
+        for batch_norm in batch_norms:
+            checked, ready = prepared(strategy, budget, batch_norm)
+            activations = ready.selection.activation_elements(ready.layers)
+            weights = ready.selection.weight_elements(ready.layers)
+            for size in batch_sizes:
+                kept = ready.step(size)
+                rows.append(
+                    {
+                        "network": checked.network,
+                        "budget": budget,
+                        "batch_norm": batch_norm,
+                        "batch_size": size,
+                        "budget_bytes": BYTES_PER_ELEMENT * budget,
+                        "paid_bytes": BYTES_PER_ELEMENT * (size * activations + weights),
+                        **{f"{part}_bytes": kept.backbone[part] for part in PARTS},
+                        "kept_total_bytes": kept.total_bytes,
+                        "full_finetuning_bytes": full[size],
+                    }
+                )
+    return rows
+
+
+class _Prepared:
+    """A network with a strategy's first selection, on random weights, ready to take a step."""
+
+    def __init__(self, config, classes: int, device: str):
+        from . import dynamic, networks, ranking as rankings
+        from .finetune import generator, scheme_for
+
+        self.config, self.classes, self.device = config, classes, device
+        model = networks.build(config.network, weights="random", classes=classes)
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.layers = config.backbone_layers()
+        self.shape = (3, config.resolution, config.resolution)
+        self.subnet = dynamic.Subnet(
+            model, config.budget, config.declaration, input_shape=self.shape, classifier="classifier",
+            ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
+            batch_norm=config.batch_norm, count=config.count, generator=generator(config.seed, "selection"),
+            scheme=scheme_for(config, self.layers, model),
+        )  # fmt: skip
+        needed = self.subnet.strategy.needs_whole_gradient
+        whole = self.subnet.channel_norms_of([self.batch(config.batch_size)]) if needed else None
+        self.optimizer = torch.optim.SGD(self.subnet.parameters(), lr=0.0)
+        self.selection = self.subnet.next_epoch(self.optimizer, whole)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        images = torch.randn((size, *self.shape), generator=generator)
+        labels = torch.arange(size, device=self.device) % self.classes
+        return images.to(self.device, memory_format=torch.channels_last), labels
+
+    def step(self, size: int) -> Kept:
+        return measure(self.model, self.subnet.attached.classifier, self.optimizer, *self.batch(size))

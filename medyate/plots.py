@@ -482,6 +482,33 @@ def bars(table: pd.DataFrame, label: str, title: str, start: float = 0) -> Figur
     return figure
 
 
+def stacked(table: pd.DataFrame, label: str, title: str, line: str) -> Figure:
+    """Horizontal bars of parts: ``series`` (a bar), ``part``, ``value``; ``line`` names the line at 1."""
+    _need(table, ["series", "part", "value"], "the table of parts")
+    names, parts = list(dict.fromkeys(table.series)), list(dict.fromkeys(table.part))
+    palette = colours(parts)
+    values = table.pivot_table(index="series", columns="part", values="value", aggfunc="sum").fillna(0.0)
+    with style():
+        figure, (ax,) = _figure(2.0 + 0.36 * len(names))
+        left = np.zeros(len(names))
+        for part in parts:
+            widths = values.loc[names, part].to_numpy()
+            if widths.any():
+                ax.barh(names, widths, 0.7, left=left, color=palette[part][0], label=part)
+            left = left + widths
+        for row, total in enumerate(left):
+            ax.annotate(f"{total:,.2f}", (total, row), (6, 0), textcoords="offset points", va="center", fontsize=10)
+        ax.axvline(1, color="black", linestyle="--", linewidth=1.2, label=line)
+        ax.invert_yaxis()
+        ax.set_xlabel(label)
+        ax.set_title(title)
+        ax.set_xlim(0, 1.15 * max(1.0, left.max()))
+        ax.grid(axis="y", visible=False)
+        _despine([ax])
+        _legend_below(figure, ax, 3)
+    return figure
+
+
 def folder() -> Path:
     """Where figures are written: ``MEDYATE_FIGURES``, else ``build/figures`` of the checkout."""
     named = os.environ.get("MEDYATE_FIGURES")
