@@ -9,6 +9,7 @@ import json as jsonlib
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -293,8 +294,9 @@ def scheme(network, tier, resolution, depthwise, as_json):
     click.echo(f"total {total:,} elements" + (f"; the paper prints {printed:,}" if printed else "; the paper prints no budget for this tier"))
 
 
+@contextmanager
 def _progress(total: int, what: str):
-    """A rich progress bar over epochs; returns (context, callback)."""
+    """A rich progress bar over epochs; gives the callback. Nothing of it stays where no epoch was run."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -310,7 +312,15 @@ def _progress(total: int, what: str):
             last=f"loss {row['train_loss']:.3f}, test {row['test_top1_percent']:.1f} %",
         )  # fmt: skip
 
-    return bar, update
+    bar.start()
+    try:
+        yield update
+    finally:
+        if bar.tasks[task].completed:
+            bar.stop()
+        else:  # an error, or a record that was there
+            bar.live.transient = True
+            bar.live.stop()
 
 
 def _options(*names):
@@ -372,9 +382,8 @@ def rank(network, device, force, as_json, **values):
     from .config import RankConfig
 
     config = RankConfig.of({"network": network, **_given(values)})
-    bar, update = _progress(config.total_epochs, f"rank {config.network} on {config.task}")
     try:
-        with bar:
+        with _progress(config.total_epochs, f"rank {config.network} on {config.task}") as update:
             record, found = finetune.rank(config, device=device, force=force, progress=update)
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
@@ -475,9 +484,8 @@ def run(device, force, save_weights, as_json, **values):
     from .config import RunConfig
 
     config = RunConfig.of(_given(values))
-    bar, update = _progress(config.total_epochs, f"{config.strategy} on {config.task}")
     try:
-        with bar:
+        with _progress(config.total_epochs, f"{config.strategy} on {config.task}") as update:
             record, found = finetune.run(config, device=device, force=force, progress=update, save_weights=save_weights)
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
