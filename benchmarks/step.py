@@ -1,10 +1,12 @@
 """Benchmark: a training step, full, masked, ours, of the classifier alone, and by LoRA.
 
-    python benchmarks/step.py [--network NAME] [--tier N] [--batch-size N]... [--threads N] [--json FILE]
+    python benchmarks/step.py [--network NAME] [--tier N] [--strategy S] [--batch-size N]...
+                              [--threads N] [--clock wall|cpu] [--rounds N] [--json FILE]
 
 All executions are built in one process and take their steps by turns, so that whatever else the
 machine does meets all of them alike; a row is the median over the rounds, and a ratio the median of
-the rounds' ratios. Weights are random: time and memory do not depend on them. LoRA needs
+the rounds' ratios. ``--clock cpu`` counts the process's own time, for a machine that does other work
+too; with it, use one thread. Weights are random: time and memory do not depend on them. LoRA needs
 ``pip install peft==0.21.2`` and is left out, with a word, where that is absent.
 """
 
@@ -21,10 +23,11 @@ import torch
 from torch import nn
 
 from medyate import memory, networks, ranking, schemes
-from medyate.config import _backbone
+from medyate.config import RunConfig, _backbone
 from medyate.costs import Layer
 from medyate.dense import Dense
 from medyate.dynamic import Subnet
+from medyate.finetune import scheme_for
 from medyate.strategies import Selection
 
 CLASSES = 10
@@ -100,9 +103,8 @@ def lora(network: str, weights: int, images, labels, layers: tuple[Layer, ...]) 
     return found
 
 
-def contenders(network: str, budget: int, batch_size: int, device: str) -> tuple[list[Contender], Selection, tuple[Layer, ...]]:
-    shape = (3, networks.get(network).resolution, networks.get(network).resolution)
-    layers = _backbone(network, "random", shape[1], "eq4")
+def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Contender], Selection, tuple[Layer, ...]]:
+    network, shape, layers = config.network, (3, config.resolution, config.resolution), config.backbone_layers()
     images = torch.randn((batch_size, *shape), generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device) % CLASSES
@@ -113,8 +115,10 @@ def contenders(network: str, budget: int, batch_size: int, device: str) -> tuple
         attached.select({}, everything=True)
         found.append(training(f"full fine-tuning, batch norm {batch_norm}", model, attached, images, labels))
     model = build(network, device)
-    order = ranking.load(network, ranking.automatic(network, "food10"))
-    subnet = Subnet(model, budget, "LaRa MeDyate", ranking=order, input_shape=shape, classifier="classifier", seed=0)
+    subnet = Subnet(
+        model, config.budget, config.declaration, input_shape=shape, classifier="classifier", seed=0,
+        ranking=ranking.load(network, config.ranking) if config.ranking else None, scheme=scheme_for(config, layers, model),
+    )  # fmt: skip
     selection = subnet.next_epoch()
     ours = training(OURS, model, subnet.attached, images, labels)
     for batch_norm in ("train", "frozen"):
@@ -140,7 +144,7 @@ def contenders(network: str, budget: int, batch_size: int, device: str) -> tuple
     return found, selection, layers
 
 
-def milliseconds(found: list[Contender], rounds: int, device: str) -> dict[str, list[float]]:
+def milliseconds(found: list[Contender], rounds: int, device: str, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Each contender's time, round by round."""
 
     def wait():
@@ -151,11 +155,11 @@ def milliseconds(found: list[Contender], rounds: int, device: str) -> dict[str, 
     for number in range(rounds + 2):  # two that warm up
         for one in found:
             wait()
-            begun = time.perf_counter()
+            begun = clock()
             one.step()
             wait()
             if number >= 2:
-                spent[one.name].append((time.perf_counter() - begun) * 1e3)
+                spent[one.name].append((clock() - begun) * 1e3)
     return spent
 
 
@@ -171,9 +175,9 @@ def bound(selection: Selection, layers: tuple[Layer, ...]) -> dict[str, int]:
     }
 
 
-def measured(network: str, budget: int, batch_size: int, rounds: int, device: str) -> dict:
-    found, selection, layers = contenders(network, budget, batch_size, device)
-    spent = milliseconds(found, rounds, device)
+def measured(config: RunConfig, batch_size: int, rounds: int, device: str, clock: Callable[[], float]) -> dict:
+    found, selection, layers = contenders(config, batch_size, device)
+    spent = milliseconds(found, rounds, device, clock)
     rows = []
     for one in found:
         times = spent[one.name]
@@ -188,7 +192,6 @@ def measured(network: str, budget: int, batch_size: int, rounds: int, device: st
             }
         )
     operations = bound(selection, layers)
-    by_name = {row["name"]: row for row in rows}
     return {
         "device": device,
         "batch_size": batch_size,
@@ -196,7 +199,6 @@ def measured(network: str, budget: int, batch_size: int, rounds: int, device: st
         "operations": operations,
         "bound_times_forward": sum(operations.values()) / operations["forward"],
         "step_times_forward": statistics.median(a / b for a, b in zip(spent[OURS], spent["forward pass alone"])),
-        "forward_milliseconds": by_name["forward pass alone"]["milliseconds"],
     }
 
 
@@ -220,30 +222,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", default="mbv2-w0.35")
     parser.add_argument("--tier", type=int, default=1, choices=range(1, 6), help="the SU scheme's budget")
+    parser.add_argument("--strategy", default="LaRa MeDyate")
     parser.add_argument("--batch-size", type=int, action="append", help="default: 1, 8 and 32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     network = networks.get(options.network)
     layers = _backbone(network.name, "random", network.resolution, "eq4")
-    budget = schemes.budget(network.name, options.tier, layers)
+    config = RunConfig(
+        network=network.name, task="digits", strategy=options.strategy, weights="random", resolution=network.resolution,
+        budget=schemes.budget(network.name, options.tier, layers),
+    )  # fmt: skip
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
     print(
-        f"{network.label}, tier {options.tier}: LaRa MeDyate, {budget:,} elements ({4 * budget:,} bytes); "
-        f"torch {torch.__version__}, {options.threads} threads; medians of {options.rounds} rounds"
+        f"{network.label}, tier {options.tier}: {config.strategy}, {config.budget:,} elements ({4 * config.budget:,} bytes); "
+        f"torch {torch.__version__}, {options.threads} threads; {options.clock} clock, medians of {options.rounds} rounds"
     )
     results = []
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         for batch_size in options.batch_size or (1, 8, 32):
-            results.append(measured(network.name, budget, batch_size, options.rounds, device))
+            results.append(measured(config, batch_size, options.rounds, device, clock))
             show(results[-1])
             if not any("LoRA" in row["name"] for row in results[-1]["rows"]):
                 print(f"  LoRA is left out: pip install peft=={PEFT}")
     if options.json:
         content = {
-            "network": network.name, "tier": options.tier, "budget": budget, "torch": torch.__version__,
-            "threads": options.threads, "rounds": options.rounds, "machine": platform.machine(), "results": results,
+            "network": network.name, "tier": options.tier, "strategy": config.strategy, "budget": config.budget,
+            "torch": torch.__version__, "clock": options.clock, "threads": options.threads, "rounds": options.rounds, "machine": platform.machine(), "results": results,
         }  # fmt: skip
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, choose
-from .subnet import BATCH_NORMS, _stay_frozen
+from .subnet import BATCH_NORMS, _stay_frozen, fitting
 
 
 class Dense:
@@ -38,6 +38,8 @@ class Dense:
 
     def select(self, channels: Mapping[str, Sequence[int]], everything: bool = False) -> None:
         """Train these input channels from now on, by layer name."""
+        modules = dict(self.model.named_modules())
+        wanted = {name: self._checked(name, modules, chosen) for name, chosen in channels.items()}
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._chosen = [], {}
@@ -52,16 +54,20 @@ class Dense:
             parameter.requires_grad_(True)
         if everything:
             return
-        modules = dict(self.model.named_modules())
-        for name, chosen in channels.items():
-            if name not in modules or not isinstance(modules[name], (nn.Conv2d, nn.Linear)):
-                raise InputError(f"layer {name!r} is not a Conv2d or Linear module of the model")
+        for name, indices in wanted.items():
             module = modules[name]
-            indices = torch.tensor(sorted(chosen), dtype=torch.long, device=module.weight.device)
+            indices = indices.to(module.weight.device)
             mask = _mask(module, indices)
             module.weight.requires_grad_(True)
             self._hooks.append(module.weight.register_hook(lambda grad, mask=mask: grad * mask))
             self._chosen[name] = indices
+
+    @staticmethod
+    def _checked(name: str, modules: Mapping[str, nn.Module], chosen: Sequence[int]) -> Tensor:
+        module = modules.get(name)
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            raise InputError(f"layer {name!r} is not a Conv2d or Linear module of the model")
+        return fitting(name, chosen, module.weight.shape[1] * getattr(module, "groups", 1))
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

@@ -453,16 +453,7 @@ class Attached:
             )
         module = layers[name]
         count = module.in_features if module.geometry.linear else module.in_channels
-        chosen = chosen.tolist() if isinstance(chosen, Tensor) else list(chosen)
-        try:
-            indices = sorted({operator.index(channel) for channel in chosen})
-            fits = len(indices) == len(chosen) and (not indices or (indices[0] >= 0 and indices[-1] < count))
-        except TypeError:
-            fits = False
-        if not fits:
-            raise InputError(
-                f"layer {name!r}: channels {chosen[:8]!r} do not fit; allowed: different integers from 0 to {count - 1}"
-            )
+        indices = fitting(name, chosen, count)
         weight = module.__dict__.get("_whole", module._parameters.get("weight"))
         users = [
             other for other, holder in self.model.named_modules()
@@ -470,7 +461,7 @@ class Attached:
         ]  # fmt: skip
         if users:
             raise InputError(f"layer {name!r} cannot be selected: it shares its weight with {users[0]!r}")
-        return torch.tensor(indices, dtype=torch.long)
+        return indices
 
     @property
     def selected(self) -> dict[str, SubnetConv2d | SubnetLinear]:
@@ -526,6 +517,21 @@ class Attached:
         for parameter, required in self._required.items():
             parameter.requires_grad_(required)
         return self.model
+
+
+def fitting(name: str, chosen: Sequence[int], count: int) -> Tensor:
+    """Channels of a layer that has ``count`` of them, as sorted indices; refuses what does not fit."""
+    chosen = chosen.tolist() if isinstance(chosen, Tensor) else list(chosen)
+    try:
+        indices = sorted({operator.index(channel) for channel in chosen})
+        fits = len(indices) == len(chosen) and (not indices or (indices[0] >= 0 and indices[-1] < count))
+    except TypeError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"layer {name!r}: channels {chosen[:8]!r} do not fit; allowed: different integers from 0 to {count - 1}"
+        )
+    return torch.tensor(indices, dtype=torch.long)
 
 
 def _stay_frozen(norm: nn.Module, _inputs) -> None:

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -114,7 +116,7 @@ columns = {
 shown["batch_norm_bytes"] = rows.batch_norm_bytes / 1024
 notebook.show_table(
     shown[shown[[label for label in columns]].columns].rename(columns=columns).drop(columns=["other (kB)"] if not rows.other_bytes.any() else []),
-    "memory", "The paper's accounting and the measurement; kB of 1,024 bytes.", decimals=1,
+    "memory", "The paper's accounting and the measurement; kB of 1,024 bytes.",
 )  # fmt: skip
 batch = rows[rows.batch_size == sizes[1]].set_index(["series", "batch_norm"]).kept_total_bytes.unstack()
 notebook.say(

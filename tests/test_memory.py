@@ -218,3 +218,17 @@ def test_cuda_holds_the_same_and_tells_the_allocators_peak():
     here, there = (memory.report("mbv2", 27_946, batch_size=8, device=device) for device in ("cpu", "cuda"))
     assert here["kept_bytes"] == there["kept_bytes"]
     assert there["peak_bytes"] > there["kept_total_bytes"]
+
+
+def test_accounting_beside_measurement():
+    rows = memory.compare("mcunet", [15_936, 64_832], batch_sizes=(1, 3), resolution=64)
+    assert [(row["budget"], row["batch_norm"], row["batch_size"]) for row in rows] == [
+        (budget, mode, size) for budget in (15_936, 64_832) for mode in ("frozen", "train") for size in (1, 3)
+    ]
+    for row in rows:
+        assert row["selected_activations_bytes"] + row["weight_gradients_bytes"] == row["paid_bytes"]
+        assert row["kept_total_bytes"] == sum(row[f"{part}_bytes"] for part in memory.PARTS)
+        assert row["kept_total_bytes"] < row["full_finetuning_bytes"]
+        if row["batch_size"] == 1:
+            assert row["paid_bytes"] <= row["budget_bytes"] == 4 * row["budget"]
+        assert (row["batch_norm_bytes"] == 0) == (row["batch_norm"] == "frozen")

@@ -634,6 +634,12 @@ def test_channels_that_do_not_fit_change_nothing(channels):
     with pytest.raises(InputError, match="layer 'conv': channels .* do not fit; allowed: different integers from 0 to 5"):
         attached.select({"before": [0], "conv": channels})
     assert attached.selected["before"].channels.tolist() == [1] and list(attached.selected) == ["before"]
+    attached.detach()
+    masked = Dense(model, classifier="classifier")
+    masked.select({"before": [1]})
+    with pytest.raises(InputError, match="layer 'conv': channels .* do not fit"):
+        masked.select({"before": [0], "conv": channels})
+    assert model.before.weight.requires_grad and not model.conv.weight.requires_grad
 
 
 @pytest.mark.parametrize(
