@@ -254,6 +254,7 @@ def _show_measured(found: dict, as_json: bool) -> None:
             f"{found['used_elements']:,}; kept / budget = {ratio:.3f}; "
             f"full fine-tuning keeps {found['full_finetuning_bytes'] / found['kept_total_bytes']:.1f} times as much"
         )
+    click.echo(f"most held at once within the step, outputs in passing included: {found['peak_bytes']:,} bytes")
     click.echo("Outside the paper's unit: " + "; ".join(found["outside_paper_unit"].values()) + ".")
 
 

@@ -53,14 +53,15 @@ def pack(out: Tensor, ceiling: float | None) -> Tensor:
     if out.device.type == "cpu" and out.dtype != torch.bfloat16:
         # numpy compares and packs several times faster than torch writes booleans on a CPU
         values = flat.numpy()
-        bits = np.empty(-(-len(values) // 8), np.uint8)
+        packed = torch.empty(-(-len(values) // 8), dtype=torch.uint8)  # torch's, so that its allocator counts it
+        bits = packed.numpy()
         for start in range(0, len(values), _PIECE):
             piece = values[start : start + _PIECE]
             mask = np.greater(piece, 0)
             if ceiling is not None:
                 mask &= np.less(piece, ceiling)
             bits[start // 8 : (start + len(piece) + 7) // 8] = np.packbits(mask, bitorder="little")
-        return torch.from_numpy(bits)
+        return packed
     mask = flat > 0
     if ceiling is not None:
         mask &= flat < ceiling

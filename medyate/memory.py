@@ -7,12 +7,15 @@ saves, and what other operations of the model save. :func:`measure` counts all o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from . import kernels
 from .costs import Layer, example_input, on_meta
@@ -26,12 +29,14 @@ BYTES_PER_ELEMENT = 4  # the paper's unit is an fp32 number
 @dataclass(frozen=True)
 class Kept:
     """Bytes that one training step holds. ``backbone`` by part; what belongs to the classifier and
-    the loss, which stand outside the budget, in ``classifier_bytes``; ``peak_bytes`` is the
-    allocator's own figure over the step where there is one (CUDA), else None."""
+    the loss, which stand outside the budget, in ``classifier_bytes``. ``peak_bytes`` is the most
+    that the step held at once beyond what was there before it, outputs in passing included: the
+    allocator's own figure on CUDA; on the CPU the sum of all live tensors after each operator (what
+    an operator needs within itself is not seen there)."""
 
     backbone: Mapping[str, int]
     classifier_bytes: int
-    peak_bytes: int | None
+    peak_bytes: int
     batch_size: int
 
     @property
@@ -97,6 +102,63 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+class _Live(TorchDispatchMode):
+    """Sums the storages that operators make, until they are freed. What is there before does not count."""
+
+    def __init__(self):
+        super().__init__()
+        self.live: dict[int, tuple] = {}  # address of the storage -> its weak reference
+        self.former: set[int] = set()
+        self.held_bytes = self.peak_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.live:
+                self.former.add(tensor.untyped_storage()._cdata)
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return out
+
+    def _add(self, storage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.live or key in self.former:
+            return
+
+        def freed(_reference):
+            self.held_bytes -= size
+            del self.live[key]
+
+        self.live[key] = weakref.ref(storage, freed)
+        self.held_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
+
+
+class _Peak:
+    """The most that tensors held at once within the block, beyond what was there at its beginning."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.bytes, self.live = device, 0, _Live()
+
+    def __enter__(self) -> _Peak:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.before = torch.cuda.memory_allocated(self.device)
+        else:
+            self.live.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
+        else:
+            self.live.__exit__(*exception)
+            self.bytes = self.live.peak_bytes
+
+
 def measure(
     model: nn.Module,
     classifier: nn.Module,
@@ -110,22 +172,14 @@ def measure(
     Saved tensors are counted at the end of the forward pass, each storage once; the input images
     count where a layer saves them. Weight gradients and optimiser states are those of the backbone.
     """
-    device = images.device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
     optimizer.zero_grad(set_to_none=True)
-    with _Counter(model, classifier) as counter:
-        loss = loss_function(model(images), labels)
-    # without the hooks, so that the peak is that of an undisturbed graph
-    counter.keep_alive.clear()
-    loss.backward()
-    optimizer.step()
-    peak = None
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) - before
+    with _Peak(images.device) as peak:
+        with _Counter(model, classifier) as counter:
+            loss = loss_function(model(images), labels)
+        # the counter's own references must not be part of the peak
+        counter.keep_alive.clear()
+        loss.backward()
+        optimizer.step()
     head = {id(parameter) for parameter in classifier.parameters()}
     parts = dict(counter.parts)
     outside = parts.pop("classifier")
@@ -142,7 +196,7 @@ def measure(
             else:
                 parts["weight_gradients"] += gradient
                 parts["optimizer_state"] += state
-    return Kept(parts, outside, peak, len(images))
+    return Kept(parts, outside, peak.bytes, len(images))
 
 
 # --- masks, from shapes ------------------------------------------------------------------------

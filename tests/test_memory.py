@@ -232,3 +232,22 @@ def test_accounting_beside_measurement():
         if row["batch_size"] == 1:
             assert row["paid_bytes"] <= row["budget_bytes"] == 4 * row["budget"]
         assert (row["batch_norm_bytes"] == 0) == (row["batch_norm"] == "frozen")
+
+
+def test_peak_is_the_most_that_is_held_at_once():
+    kept = torch.zeros(700)  # there before: does not count
+    with memory._Peak(torch.device("cpu")) as peak:
+        first, second = torch.empty(1000), torch.empty(500)
+        first.add_(1)
+        del first
+        third = kept[:600] * 2
+        view = third.view(20, 30)
+        del second, third, view
+    assert peak.bytes == 4 * 1500
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_peak_covers_what_is_kept(batch_norm):
+    found = memory.report("mbv2-w0.35", resolution=64, batch_norm=batch_norm, strategy="TraDy")
+    saved = found["kept_total_bytes"] - found["kept_bytes"]["weight_gradients"]
+    assert found["peak_bytes"] >= saved
