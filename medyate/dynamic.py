@@ -126,7 +126,9 @@ class Subnet:
             example = None
             if check and len(input_shape) > 1:
                 one = next(model.parameters())
-                example = torch.rand((1, *input_shape), device=one.device, dtype=one.dtype)
+                # a generator of its own: torch's global one is the user's
+                example = torch.rand((1, *input_shape), generator=torch.Generator().manual_seed(0))
+                example = example.to(one.device, one.dtype)
             self.attached = attach(model, example=example, **options)
         self.selection: Selection | None = None
         self._gathered: dict[str, tuple[Tensor, int]] = {}  # sum over steps, number of steps

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from . import kernels
 from .costs import Layer, example_input, on_meta
+from .errors import choose
 
 PARTS = (
     "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
@@ -331,9 +332,13 @@ def compare(
     Each row has ``budget_bytes`` (the paper's, for one sample), ``paid_bytes`` (what the selection
     costs by eq. 4 for the whole batch: its activations once a sample, its gradients once), every
     part of :data:`PARTS` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
-    (train-mode batch norm, the same batch). Random weights, as in :func:`report`.
+    (train-mode batch norm, the same batch). Random weights, as in :func:`report`. Raises
+    :class:`InputError` for a strategy without a budget.
     """
-    from . import config as configs
+    from . import config as configs, strategies
+
+    budgeted = [name for name, entry in strategies.STRATEGIES.items() if entry.uses_budget]
+    choose(strategies.get(strategy).name, budgeted, "strategy with a budget")
 
     def prepared(strategy: str, budget: int | None, batch_norm: str):
         checked = configs.RunConfig(

@@ -320,7 +320,9 @@ def attach(
     else is frozen until :meth:`Attached.select`. ``batch_norm`` is "frozen" or "train";
     ``norm_affine`` trains batch norm's weight and bias as well (with "train" only).
     ``fold`` lets a frozen batch norm and the activation behind it run inside the convolution
-    where torch.fx shows that nothing else sees what is between them.
+    where torch.fx shows that nothing else sees what is between them; a hook that is registered
+    later on such a convolution sees what comes out of all three. Functional activations
+    (``F.relu``) stay torch's own: their gradients are right, but they keep a whole tensor.
 
     With an ``example`` input, the attached model's output is checked against the model's own; a
     model for which they differ (one that counts on a side effect of an in-place operation, say)
