@@ -113,6 +113,8 @@ def build(kind: str) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environment)
     if done.returncode:
         sys.exit(done.returncode)
+    if kind == "pdf":  # the one page's links count from the top, where Jupyter Book writes only a way to it
+        shutil.copy2(output / builder / "book" / "index.html", output / builder / "index.html")
     return output / builder / "index.html"
 
 
