@@ -5,7 +5,6 @@ Modules that take seconds to import are imported by the command that needs them.
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import sys
 import warnings
@@ -17,30 +16,10 @@ import click
 from . import __version__
 from .errors import InputError
 from .sweep_cli import sweep_group
+from .terminal import json_option, print_json, table
 
 # each is a command of its own; `medyate notebook NAME` runs these and any other
 NOTEBOOKS = [*(f"fig{n}" for n in range(1, 12)), "table1", "table2", "table3"]
-
-
-def _json_option(command):
-    return click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON.")(command)
-
-
-def _print_json(data) -> None:
-    click.echo(jsonlib.dumps(data, indent=1))
-
-
-def _table(title: str, columns: list[str], rows: list[list], right: tuple[int, ...] = ()) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else f"{cell:,}" if type(cell) is int else str(cell) for cell in row))
-    # a pipe has no width: do not fold a table to 80 columns there
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,7 +32,7 @@ cli.add_command(sweep_group)
 
 
 @cli.command()
-@_json_option
+@json_option
 @click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
 def networks(as_json, resolution):
     """The networks: where their weights come from, what training all of one costs."""
@@ -81,8 +60,8 @@ def networks(as_json, resolution):
             }
         )
     if as_json:
-        return _print_json(rows)
-    _table(
+        return print_json(rows)
+    table(
         f"Networks; elements at {resolution}x{resolution}, one sample",
         ["name", "description", "weights from", "layers", "weights", "activations", "total"],
         [
@@ -95,7 +74,7 @@ def networks(as_json, resolution):
 
 
 @cli.command()
-@_json_option
+@json_option
 def strategies(as_json):
     """The strategies: which layers, which channels, chosen when."""
     import dataclasses
@@ -107,23 +86,23 @@ def strategies(as_json):
         for strategy in registry.STRATEGIES.values()
     ]
     if as_json:
-        return _print_json(rows)
-    _table(
+        return print_json(rows)
+    table(
         "", ["name", "description", "layer order", "number of layers K", "metric"],
         [[r["name"], r["description"], r["order"], r["layers"], r["metric"]] for r in rows],
     )  # fmt: skip
 
 
 @cli.command()
-@_json_option
+@json_option
 def tasks(as_json):
     """The tasks: the paper's data sets, packs, and how to use one's own."""
     from . import tasks as registry
 
     rows = registry.listing()
     if as_json:
-        return _print_json(rows)
-    _table(
+        return print_json(rows)
+    table(
         "", ["name", "description", "kind", "classes", "train", "test", "licence", "here"],
         [
             [r["name"], r["description"], r["kind"], r["classes"], r["train"], r["test"], r["licence"], "yes" if r["present"] else "no"]
@@ -150,16 +129,16 @@ def data_fetch(task):
 
 
 @data.command("check")
-@_json_option
+@json_option
 def data_check(as_json):
     """For all tasks and weights: present, missing or damaged."""
     from . import tasks as registry
 
     rows = registry.check()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _table("", ["of", "file", "state", "where"], [[r["of"], r["file"], r["state"], r["path"]] for r in rows])
+        table("", ["of", "file", "state", "where"], [[r["of"], r["file"], r["state"], r["path"]] for r in rows])
     if any(row["state"] == "damaged" for row in rows):
         sys.exit(1)
 
@@ -177,7 +156,7 @@ def data_check(as_json):
 @click.option("--count", default="paper", show_default=True, help="With --measure: paper, or everything (masks count against the budget).")
 @click.option("--seed", default=0, show_default=True, help="With --measure: the selection's.")
 @click.option("--device", default="cpu", show_default=True, help="With --measure: auto, cpu or cuda.")
-@_json_option
+@json_option
 def memory(network, resolution, depthwise, weights, measure, budget, strategy, batch_size, batch_norm, count, seed, device, as_json):
     """What NETWORK's layers cost (eqs. 4, 5); with --measure, what a step really holds."""
     from . import costs, networks as registry
@@ -220,8 +199,8 @@ def memory(network, resolution, depthwise, weights, measure, budget, strategy, b
     ]
     totals = costs.totals(layers)
     if as_json:
-        return _print_json({"network": entry.name, "resolution": resolution, "depthwise": depthwise, **totals, "layers": rows})
-    _table(
+        return print_json({"network": entry.name, "resolution": resolution, "depthwise": depthwise, **totals, "layers": rows})
+    table(
         f"{entry.name} at {resolution}x{resolution}: elements for one sample; FLOPs are multiply-accumulates of the weight derivative",
         ["layer", "kind", "channels", "weights/channel", "activations/channel", "cost/channel", "layer total", "FLOPs"],
         [
@@ -239,11 +218,11 @@ def memory(network, resolution, depthwise, weights, measure, budget, strategy, b
 
 def _show_measured(found: dict, as_json: bool) -> None:
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     full = found["full_finetuning_kept_bytes"]
     rows = [[part.replace("_", " "), size, full[part]] for part, size in found["kept_bytes"].items()]
     rows.append(["all that is kept for the backbone", found["kept_total_bytes"], found["full_finetuning_bytes"]])
-    _table(
+    table(
         f"{found['network']}, {found['strategy']}, batch {found['batch_size']}, batch norm {found['batch_norm']}: bytes",
         ["part", "this strategy", "full fine-tuning, train-mode batch norm"], rows, right=(1, 2),
     )  # fmt: skip
@@ -263,7 +242,7 @@ def _show_measured(found: dict, as_json: bool) -> None:
 @click.argument("tier", type=int)
 @click.option("--resolution", default=128, show_default=True)
 @click.option("--depthwise", default="eq4", show_default=True)
-@_json_option
+@json_option
 def scheme(network, tier, resolution, depthwise, as_json):
     """The sparse-update (SU) scheme of NETWORK's TIER (1 to 5) and its cost."""
     from . import networks as registry, schemes
@@ -287,8 +266,8 @@ def scheme(network, tier, resolution, depthwise, as_json):
     total = schemes.cost_elements(name, tier, layers)
     printed = schemes.PRINTED_BUDGETS[name].get(tier)
     if as_json:
-        return _print_json({"network": name, "tier": tier, "total_elements": total, "printed_budget": printed, "layers": rows})
-    _table(
+        return print_json({"network": name, "tier": tier, "total_elements": total, "printed_budget": printed, "layers": rows})
+    table(
         f"SU scheme of {name}, tier {tier}", ["layer", "channels", "of", "cost/channel", "elements"],
         [list(row.values()) for row in rows], right=(1, 2, 3, 4),
     )  # fmt: skip
@@ -373,7 +352,7 @@ _TRAINING = ("epochs", "warmup_epochs", "seed", "weights", "resolution", "batch_
 @_options(*_TRAINING)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--force", is_flag=True, help="Run anew even if the record is there.")
-@_json_option
+@json_option
 def rank(network, device, force, as_json, **values):
     """Rank NETWORK's layers by a preliminary fine-tuning of all of it (LaRa, eq. 9; RGN, eq. 8).
 
@@ -389,7 +368,7 @@ def rank(network, device, force, as_json, **values):
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
     if as_json:
-        return _print_json(record)
+        return print_json(record)
     if found:
         click.echo("This ranking was recorded already; --force records it anew.")
     if record["status"] == "interrupted":
@@ -411,7 +390,7 @@ def _where(record: dict) -> str:
 @click.option("--strategy", default="LaRa MeDyate", show_default=True)
 @_options("layers", "order", "metric", "boosted", "ranking", "resolution", "fill", "count", "depthwise", "weights")
 @click.option("--seed", default=0, show_default=True)
-@_json_option
+@json_option
 def select(network, seed, as_json, **values):
     """One selection of channels under a budget: the first epoch's.
 
@@ -447,14 +426,14 @@ def select(network, seed, as_json, **values):
     ]  # fmt: skip
     used = selection.used_elements(layers)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "network": config.network, "strategy": config.strategy, "budget": config.budget, "used_elements": used,
                 "K": len(subnet.selector.ranked), "search_space_elements": subnet.selector.space.elements,
                 "ranking": config.ranking, "seed": seed, "layers": rows,
             }
         )  # fmt: skip
-    _table(
+    table(
         f"{config.strategy} on {config.network}, seed {seed}", ["layer", "selected", "of", "cost/channel", "elements", "channels"],
         [
             [r["name"], r["count"], r["of"], r["channel_elements"], r["elements"],
@@ -478,7 +457,7 @@ def select(network, seed, as_json, **values):
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--force", is_flag=True, help="Run anew even if the record is there.")
 @click.option("--save-weights", type=click.Path(dir_okay=False, path_type=Path), help="Write the trained weights here (a torch state_dict).")
-@_json_option
+@json_option
 def run(device, force, save_weights, as_json, **values):
     """One fine-tuning run; writes one record. The same options again reuse the record."""
     from . import finetune
@@ -491,7 +470,7 @@ def run(device, force, save_weights, as_json, **values):
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
     if as_json:
-        return _print_json(record)
+        return print_json(record)
     if found:
         click.echo("This very run was recorded already; --force runs it anew.")
     budget = f", budget {config.budget:,} elements" if config.budget else ""
@@ -506,7 +485,7 @@ def run(device, force, save_weights, as_json, **values):
 @click.option("--kind", default="run", show_default=True, help="run or rank.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: all that a record holds but for its lists, a row a record.")
 @click.option("--epochs", is_flag=True, help="With --csv: a row an epoch.")
-@_json_option
+@json_option
 def results(kind, as_csv, epochs, as_json):
     """The records that are there, as a table."""
     from . import flatten, runs
@@ -525,7 +504,7 @@ def results(kind, as_csv, epochs, as_json):
         return click.echo(f"no records of kind {kind!r} yet")
     columns = [name for name in ("network", "task", "strategy", "budget", "layers", "batch_norm", "epochs", "seed", "test_top1_percent", "seconds") if name in found]
     shown = found[columns].astype(object).where(found[columns].notna(), None)
-    _table("", columns, [[round(v, 2) if isinstance(v, float) else v for v in row] for row in shown.values.tolist()])
+    table("", columns, [[round(v, 2) if isinstance(v, float) else v for v in row] for row in shown.values.tolist()])
 
 
 def _notebook_options(command):

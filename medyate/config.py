@@ -104,6 +104,10 @@ class _Config:
         choose(self.batch_norm, BATCH_NORMS, "batch norm mode")
         choose(self.depthwise, DEPTHWISE, "depthwise cost")
 
+    def backbone_layers(self):
+        """The network's layers at this resolution and cost of depthwise channels, the classifier left out."""
+        return _backbone(self.network, self.weights, self.resolution, self.depthwise)
+
     @property
     def total_epochs(self) -> int:
         """Warm-up comes on top (Sec. 4.1)."""
@@ -212,9 +216,6 @@ class RunConfig(_Config):
             strategies.get(self.strategy), order=self.order, metric=self.metric, boosted=self.boosted
         )
 
-    def backbone_layers(self):
-        return _backbone(self.network, self.weights, self.resolution, self.depthwise)
-
     def _readable(self) -> str:
         budget = f"-{self.budget}" if self.budget else ""
         k = f"-k{self.layers}" if self.layers else ""
@@ -242,9 +243,6 @@ class RankConfig(_Config):
 
     def __post_init__(self, declared: bool):
         self._common(declared)
-
-    def backbone_layers(self):
-        return _backbone(self.network, self.weights, self.resolution, self.depthwise)
 
     @property
     def name(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time as clock
 
 import click
+
+from .terminal import json_option, print_json, table
 
 _name = click.argument("name")
 _scale = click.option("--scale", default="pack", show_default=True, help="paper, pack or quick.")
@@ -14,7 +15,6 @@ _only = click.option(
     "--only", multiple=True, metavar="KEY=VALUE[,VALUE..]",
     help="Only runs whose config has this value, as network=mbv2 or seed=0,42; may be repeated.",
 )  # fmt: skip
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON.")
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _workers = click.option(
     "--workers", default=1, show_default=True, help="Runs at a time; they share the processors' threads, or the GPU."
@@ -24,16 +24,6 @@ _workers = click.option(
 @click.group("sweep")
 def sweep_group():
     """The figures' and tables' runs: start, watch, resume, send to a cluster."""
-
-
-def _print_json(data) -> None:
-    click.echo(json.dumps(data, indent=1))
-
-
-def _table(title: str, columns: list[str], rows: list[list], right: tuple[int, ...] = ()) -> None:
-    from .cli import _table as show
-
-    show(title, columns, rows, right)
 
 
 def _chosen(name: str, scale: str, only: tuple[str, ...]):
@@ -48,7 +38,7 @@ def _hours(hours: float | None) -> str:
 
 
 @sweep_group.command("list")
-@_as_json
+@json_option
 def list_(as_json):
     """All sweeps: how many runs, how many are finished."""
     from . import grids, sweep
@@ -63,8 +53,8 @@ def list_(as_json):
             }
         )  # fmt: skip
     if as_json:
-        return _print_json({"sweeps": rows, "not_run": dict(grids.NOT_RUN)})
-    _table(
+        return print_json({"sweeps": rows, "not_run": dict(grids.NOT_RUN)})
+    table(
         "", ["sweep", "scale", "runs", "finished", "pending", "failed", "what"],
         [[r["name"], r["scale"], r["runs"], r["finished"], r["pending"], r["failed"], r["description"]] for r in rows],
         right=(2, 3, 4, 5),
@@ -80,7 +70,7 @@ def _show(name: str, scale: str, configs, as_json: bool) -> None:
 
     data = sweep.report(name, scale, sweep.state(configs))
     if as_json:
-        return _print_json(data)
+        return print_json(data)
     click.echo(_line(data))
     for run_id, told in data["running"].items():
         click.echo(f"  running {run_id}: epoch {told.get('epoch', '?')} of {told.get('epochs', '?')} on {told.get('host', '?')}")
@@ -105,7 +95,7 @@ def _line(data: dict) -> str:
 @_name
 @_scale
 @_only
-@_as_json
+@json_option
 def show(name, scale, only, as_json):
     """What of NAME is finished, pending and failed, and how long the rest takes."""
     _show(name, scale, _chosen(name, scale, only)[1], as_json)
@@ -117,7 +107,7 @@ def show(name, scale, only, as_json):
 @_only
 @click.option("--watch", is_flag=True, help="Show it again and again until nothing is pending.")
 @click.option("--every", default=5.0, show_default=True, help="With --watch: seconds.")
-@_as_json
+@json_option
 def status(name, scale, only, watch, every, as_json):
     """As show, wherever the runs are at work: here, in another terminal, on a cluster."""
     from . import sweep
@@ -139,7 +129,7 @@ def status(name, scale, only, watch, every, as_json):
 @_only
 @_workers
 @_device
-@_as_json
+@json_option
 def run(name, scale, only, workers, device, as_json):
     """Run what is pending of NAME, here. Ctrl-C and kill lose at most an epoch of each run."""
     from . import sweep
@@ -157,7 +147,7 @@ def run(name, scale, only, workers, device, as_json):
 @_only
 @_workers
 @_device
-@_as_json
+@json_option
 def retry(name, scale, only, workers, device, as_json):
     """Run the failed runs of NAME again, here."""
     from . import sweep
@@ -259,7 +249,7 @@ class _Display:
 @click.option("--cpus", default=2, show_default=True, help="Processors of a task.")
 @click.option("--gpus", default=0, show_default=True, help="GPUs of a task.")
 @_workers
-@_as_json
+@json_option
 def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers, as_json):
     """Submit what is pending of NAME as one Slurm array; rankings that it needs go first."""
     from . import cluster, sweep
@@ -275,7 +265,7 @@ def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers
             name, _first(grid, todo), tasks=tasks, time=time, partition=partition, workers=workers, cpus=cpus, gpus=gpus
         )
     if as_json:
-        return _print_json(arrays)
+        return print_json(arrays)
     if not arrays:
         click.echo("nothing is pending")
     for array in arrays:
