@@ -33,7 +33,7 @@ cli.add_command(sweep_group)
 
 @cli.command()
 @json_option
-@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
+@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels; of texts, the tokens.")
 def networks(as_json, resolution):
     """The networks: where their weights come from, what training all of one costs."""
     from . import config, costs, networks as registry, schemes
@@ -52,17 +52,18 @@ def networks(as_json, resolution):
                 "layers": len(layers),
                 "channels": sum(layer.channels for layer in layers),
                 **costs.totals(layers),
+                "kind": network.kind,
                 "budgets": {
                     str(tier): schemes.budget(network.name, tier, layers) for tier in range(1, 6)
                 }
                 if network.name in schemes.SCHEMES
-                else {},
+                else {str(number): budget for number, budget in enumerate(network.budgets, 1)},
             }
         )
     if as_json:
         return print_json(rows)
     table(
-        f"Networks; elements at {resolution}x{resolution}, one sample",
+        f"Networks; elements at {resolution}x{resolution} pixels or {resolution} tokens, one sample",
         ["name", "description", "weights from", "layers", "weights", "activations", "total"],
         [
             [r["name"], r["description"], ", ".join(r["sources"]), r["layers"], r["weight_elements"],
@@ -145,7 +146,7 @@ def data_check(as_json):
 
 @cli.command()
 @click.argument("network")
-@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels.")
+@click.option("--resolution", default=128, show_default=True, help="Side of the input in pixels; of texts, the tokens.")
 @click.option("--depthwise", default="eq4", show_default=True, help="A depthwise channel's cost: eq4 (D^2 + HW) or authors (1 + HW).")
 @click.option("--weights", default=None, help="The source whose layers are meant; imagenet-int8 has no batch norm and no feature mix.")
 @click.option("--measure", is_flag=True, help="Run one training step and count what it really holds.")
@@ -201,7 +202,7 @@ def memory(network, resolution, depthwise, weights, measure, budget, strategy, b
     if as_json:
         return print_json({"network": entry.name, "resolution": resolution, "depthwise": depthwise, **totals, "layers": rows})
     table(
-        f"{entry.name} at {resolution}x{resolution}: elements for one sample; FLOPs are multiply-accumulates of the weight derivative",
+        f"{entry.name} at {'x'.join(map(str, entry.input_shape(resolution)[-2:]))}{'' if entry.kind == 'image' else ' tokens'}: elements for one sample; FLOPs are multiply-accumulates of the weight derivative",
         ["layer", "kind", "channels", "weights/channel", "activations/channel", "cost/channel", "layer total", "FLOPs"],
         [
             [r["name"], r["kind"], r["channels"], r["weight_elements_per_channel"], r["activation_elements_per_channel"],
@@ -310,7 +311,7 @@ def _options(*names):
         "warmup_epochs": click.option("--warmup-epochs", type=int, help="Warm-up epochs, on top of --epochs. [default: 5]"),
         "seed": click.option("--seed", type=int, help="[default: 0]"),
         "weights": click.option("--weights", help="Source of the weights. [default: the network's]"),
-        "resolution": click.option("--resolution", type=int, help="Side of the input in pixels. [default: 128]"),
+        "resolution": click.option("--resolution", type=int, help="Side of the input in pixels; of texts, the tokens. [default: 128]"),
         "batch_size": click.option("--batch-size", type=int, help="[default: 32]"),
         "learning_rate": click.option("--learning-rate", type=float, help="Highest learning rate. [default: 0.125]"),
         "batch_norm": click.option("--batch-norm", help="train (the paper's) or frozen (deployable). [default: train]"),
@@ -410,7 +411,7 @@ def select(network, seed, as_json, **values):
     layers = config.backbone_layers()
     subnet = dynamic.Subnet(
         model, config.budget, config.declaration, k=config.layers, fill=config.fill, count=config.count,
-        input_shape=(3, config.resolution, config.resolution), classifier="classifier", depthwise=config.depthwise,
+        input_shape=config.input_shape, classifier="classifier", depthwise=config.depthwise,
         ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
         generator=finetune.generator(seed, "selection"), scheme=finetune.scheme_for(config, layers, model), check=False,
     )  # fmt: skip

