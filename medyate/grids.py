@@ -13,19 +13,21 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
-from . import ranking, schemes, strategies
+from . import networks, ranking, schemes, strategies
 from .config import KINDS, RankConfig, RunConfig, _backbone
 from .errors import InputError, choose
 
 SCALES = {
     "paper": "the paper's protocol (Sec. 4.1) on its full data sets",
     "pack": "small cuts of the paper's data sets, 1 + 9 epochs (rankings 1 + 4)",
-    "quick": "EfficientNet-Lite0 on digits at 32x32, minutes on a laptop",
+    "quick": "EfficientNet-Lite0 on digits at 32x32, MiniLM-L6 on docstrings: minutes on a laptop, nothing to download",
 }
 SEEDS = (0, 42, 100)
 CNNS = ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3")
 PAPER_TASKS = ("cifar-10", "cifar-100", "cub", "flowers", "food", "pets", "vww")
+PAPER_TEXTS = ("qnli", "rte", "sst-2")
 PACKS = ("flowers12", "food10", "cub50", "cifar10")
+TEXT_PACKS = ("rte", "sst2")
 TIERS = (1, 3, 5)  # those that the paper prints
 # Fig. 6: MbV2's five budgets, each with the numbers of layers K that Fig. 6a shows
 FIG6_LAYERS = {
@@ -38,6 +40,8 @@ FIG6_LAYERS = {
 TEN_LAYERS = FIG6_LAYERS[27_946]
 NAMED = tuple(name for name, one in strategies.STRATEGIES.items() if one.uses_budget)
 WITHOUT_BUDGET = tuple(name for name in strategies.STRATEGIES if name not in NAMED)
+# Of transformers, which have no SU scheme, the paper's Tables 2 and 3 show these and the baseline
+APPENDIX = ("Prev MeDyate", "LaRa TraDy", "LaRa Det Raw", "LaRa Prob Raw", "LaRa MeDyate")
 
 Config = RunConfig | RankConfig
 
@@ -47,7 +51,7 @@ class Grid:
     """All combinations of ``axes``, the first varying slowest, each with the ``fixed`` values.
 
     Names are those of the config of ``kind``; ``tier`` stands for the network's budget of that
-    tier. ``ranking`` may be a pair: the second is taken where the first was recorded on the run's
+    tier, of a transformer for that one of its ``budgets``. ``ranking`` may be a pair: the second is taken where the first was recorded on the run's
     own task.
     """
 
@@ -66,12 +70,25 @@ class Grid:
 
     def _config(self, values: dict[str, Any]) -> Config:
         if "tier" in values:
-            layers = _backbone(values["network"], "random", values.get("resolution", 128), "eq4")
-            values["budget"] = schemes.budget(values["network"], values.pop("tier"), layers)
+            values["budget"] = _budget(values["network"], values.pop("tier"), values.get("resolution", 128))
         if isinstance(values.get("ranking"), tuple):
             first, second = values["ranking"]
             values["ranking"] = second if first.startswith(f"{values['task']}-s") else first
         return KINDS[self.kind].of(values, declared=True)
+
+
+def _budget(network: str, tier: int, resolution: int) -> int:
+    if networks.get(network).budgets:
+        return networks.get(network).budgets[tier - 1]
+    return schemes.budget(network, tier, _backbone(network, "random", resolution, "eq4"))
+
+
+@cache  # few budgets, many runs
+def _tier(network: str, budget: int, layers) -> int | None:
+    budgets = networks.get(network).budgets
+    if budgets:
+        return budgets.index(budget) + 1 if budget in budgets else None
+    return schemes.tier_of(network, budget, layers)
 
 
 @dataclass(frozen=True)
@@ -171,6 +188,56 @@ def _fig9(task: str, fixed: Mapping[str, Any]) -> tuple[Grid, ...]:
     return (Grid("run", {"seed": SEEDS, "strategy": NAMED}, {**fixed, **_TIER1, "network": "mbv2-w0.35", "task": task}),)
 
 
+# --- transformers ------------------------------------------------------------------------------
+# Learning rates, batch sizes and epochs stand nowhere in the paper. Here: its optimiser, batches of 32, and the
+# learning rates that the sweep `search` finds best on a task that is in none of the tables.
+
+RATES = (0.01, 0.03, 0.125, 0.5)
+_RATE, _RATE_BASELINE, _RATE_RANKING = 0.125, 0.03, 0.05
+_TEXT = {"network": "minilm-l6", "batch_norm": "frozen", "warmup_epochs": 1}
+_TEXT_RANKING = {**_TEXT, "learning_rate": _RATE_RANKING}
+# a ranking comes from another task than the run's own
+_TEXT_PACK = {**_TEXT, "epochs": 3, "learning_rate": _RATE, "ranking": "docstrings-s0-e5"}
+_TEXT_QUICK = {**_TEXT, "epochs": 4, "task": "docstrings", "ranking": "rte-s0-e3"}
+
+
+def _appendix(fixed: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """Tables 2 and 3: seed by seed, the baseline, then budget by budget."""
+    baseline = {**_without(fixed, "ranking"), "strategy": "Baseline", "learning_rate": _RATE_BASELINE}
+    return tuple(
+        grid
+        for seed in SEEDS
+        for grid in (
+            *(Grid("run", {"tier": (tier,), "strategy": APPENDIX, **axes}, {**fixed, "seed": seed}) for tier in (1, 2, 3, 4)),
+            Grid("run", axes, {**baseline, "seed": seed}),
+        )
+    )
+
+
+def _text_rankings(tasks: Sequence[str], seeds: Sequence[int], epochs: int) -> Grid:
+    return Grid("rank", {"seed": seeds, "task": tasks}, {**_TEXT_RANKING, "epochs": epochs})
+
+
+_PAPER_SWIN = {**_PAPER, "network": "swin-t", "batch_norm": "frozen"}
+_PACK_SWIN = {**_PACK, "network": "swin-t", "batch_norm": "frozen"}
+_PAPER_TEXT = {"learning_rate": _RATE, "batch_norm": "frozen", "epochs": 10, "warmup_epochs": 1, "ranking": ("rte-s0-e11", "sst-2-s0-e11")}
+_PAPER_TEXT_RANKINGS = Grid(
+    "rank", {"seed": SEEDS, "task": PAPER_TEXTS, "network": ("bert-base", "roberta-base")},
+    {**_without(_TEXT_RANKING, "network"), "epochs": 10},
+)  # fmt: skip
+_PAPER_SWIN_RANKINGS = Grid("rank", {"seed": SEEDS, "task": PAPER_TASKS}, {"network": "swin-t", "learning_rate": _RATE_RANKING})
+_PACK_SWIN_RANKINGS = Grid(
+    "rank", {"seed": SEEDS, "task": PACKS}, {"network": "swin-t", "learning_rate": _RATE_RANKING, "epochs": 4, "warmup_epochs": 1}
+)  # fmt: skip
+_PACK_TEXT_RANKINGS = (_text_rankings(("docstrings",), SEEDS, 4), _text_rankings(TEXT_PACKS, (0,), 2))
+_SEARCH = tuple(
+    Grid("run", {"learning_rate": RATES, **axes}, {**fixed, "seed": 0})
+    for axes, fixed in [
+        ({"tier": (1, 4), "strategy": ("LaRa MeDyate",)}, _TEXT_QUICK),
+        ({"strategy": ("Baseline",)}, _without(_TEXT_QUICK, "ranking")),
+    ]
+)
+
 _TEXTS = {
     "fig3": "LaRa and RGN rankings of whole-network fine-tunings (data of Figs. 3, 4 and 5)",
     "fig6": "accuracy of LaRa MeDyate by number of layers K, MbV2, five budgets",
@@ -179,6 +246,10 @@ _TEXTS = {
     "fig9": "sparsity and saved FLOPs by strategy, MbV2, tier 1: part of Table 1",
     "fig11": "uniform and boosted first draws by K, MbV2, tier 1",
     "table1": "strategies by networks, tiers and tasks",
+    "table2": "strategies by budgets and tasks, SwinT",
+    "table3": "strategies by budgets and tasks, BERT and RoBERTa; at scales pack and quick MiniLM-L6",
+    "rankings": "LaRa and RGN rankings of transformers",
+    "search": "learning rates for transformers: MiniLM-L6 on docstrings",
 }
 _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
     "paper": {
@@ -189,6 +260,9 @@ _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
         "fig9": _fig9("food", _PAPER),
         "fig11": (Grid("run", {"seed": SEEDS, **_BOOST, "layers": TEN_LAYERS}, {**_PAPER_CURVE, **_TIER1}),),
         "table1": _table1(_PAPER, PAPER_TASKS),
+        "table2": _appendix({**_PAPER_SWIN, "learning_rate": _RATE}, {"task": PAPER_TASKS}),
+        "table3": _appendix(_PAPER_TEXT, {"task": PAPER_TEXTS, "network": ("bert-base", "roberta-base")}),
+        "rankings": (_PAPER_SWIN_RANKINGS, _PAPER_TEXT_RANKINGS),
     },
     "pack": {
         "fig3": _PACK_RANKINGS,
@@ -198,6 +272,9 @@ _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
         "fig9": _fig9("food10", {**_PACK, "batch_norm": "frozen"}),
         "fig11": (Grid("run", {"seed": SEEDS, **_BOOST, "layers": TEN_LAYERS}, {**_PACK_CURVE, **_TIER1}),),
         "table1": _PACK_TABLE1,
+        "table2": _appendix({**_PACK_SWIN, "learning_rate": _RATE}, {"task": PACKS}),
+        "table3": _appendix(_TEXT_PACK, {"task": TEXT_PACKS}),
+        "rankings": (*_PACK_TEXT_RANKINGS, _PACK_SWIN_RANKINGS),
     },
     "quick": {
         "fig3": (Grid("rank", {"seed": SEEDS}, {**_without(_QUICK, "ranking", "batch_norm")}),),
@@ -207,28 +284,32 @@ _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
         "fig9": _QUICK_TABLE1,
         "fig11": (Grid("run", {**_BOOST, "layers": _QUICK_LAYERS}, {**_QUICK, "budget": 78_000}),),
         "table1": _QUICK_TABLE1,
+        "table3": _appendix({**_TEXT_QUICK, "learning_rate": _RATE}, {}),
+        "rankings": _PACK_TEXT_RANKINGS[:1],
+        "search": _SEARCH,
     },
 }  # fmt: skip
-_RANKINGS = {"paper": _PAPER_RANKINGS, "pack": _PACK_RANKINGS, "quick": ()}
+_RANKINGS = {
+    "paper": (*_PAPER_RANKINGS, _PAPER_SWIN_RANKINGS, _PAPER_TEXT_RANKINGS),
+    "pack": (*_PACK_RANKINGS, *_PACK_TEXT_RANKINGS, _PACK_SWIN_RANKINGS),
+    "quick": (),
+}
 
 SWEEPS: Mapping[tuple[str, str], Sweep] = {
     (name, scale): Sweep(name, scale, _TEXTS[name], grids, _RANKINGS[scale])
     for scale, named in _GRIDS.items()
     for name, grids in named.items()
 }
-# Tables of the paper that no sweep can make, and why.
-NOT_RUN = {
-    "table2": "SwinT on images: the transformers' networks are not in `medyate networks`",
-    "table3": "BERT and RoBERTa on text: the transformers' networks are not in `medyate networks`",
-}
 
 
 def get(name: str, scale: str = "pack") -> Sweep:
     """The sweep of that name and scale."""
-    if name in NOT_RUN:
-        raise InputError(f"sweep {name!r} cannot be run ({NOT_RUN[name]}); allowed: {', '.join(_TEXTS)}")
     choose(name, _TEXTS, "sweep")
-    return SWEEPS[name, choose(scale, SCALES, "scale")]
+    choose(scale, SCALES, "scale")
+    if (name, scale) not in SWEEPS:
+        there = [s for s in SCALES if (name, s) in SWEEPS]
+        raise InputError(f"sweep {name!r} has no scale {scale!r}; allowed: {', '.join(there)}")
+    return SWEEPS[name, scale]
 
 
 def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
@@ -236,8 +317,6 @@ def only(configs: Sequence[Config], filters: Sequence[str]) -> list[Config]:
 
     Raises :class:`InputError` for an unknown key, and for a value that no config of the grid has.
     """
-    from . import networks
-
     kept = list(configs)
     for text in filters:
         key, equals, values = text.partition("=")
@@ -259,9 +338,6 @@ def _value(config: Config, key: str) -> Any:
         budget = getattr(config, "budget", None)
         return _tier(config.network, budget, config.backbone_layers()) if budget else None
     return getattr(config, key, None)
-
-
-_tier = cache(schemes.tier_of)  # few budgets, many runs
 
 
 def _plain(value: Any) -> str:

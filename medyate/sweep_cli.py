@@ -53,7 +53,7 @@ def list_(as_json):
             }
         )  # fmt: skip
     if as_json:
-        return print_json({"sweeps": rows, "not_run": dict(grids.NOT_RUN)})
+        return print_json({"sweeps": rows})
     table(
         "", ["sweep", "scale", "runs", "finished", "pending", "failed", "what"],
         [[r["name"], r["scale"], r["runs"], r["finished"], r["pending"], r["failed"], r["description"]] for r in rows],
@@ -61,8 +61,6 @@ def list_(as_json):
     )  # fmt: skip
     for scale, text in grids.SCALES.items():
         click.echo(f"{scale}: {text}")
-    for name, reason in grids.NOT_RUN.items():
-        click.echo(f"{name} cannot be run: {reason}")
 
 
 def _show(name: str, scale: str, configs, as_json: bool) -> None:
