@@ -1,6 +1,6 @@
 """Write requirements.lock and environment.yml from pyproject.toml's pins (run by `make lock`).
 
-pip resolves the project with its extras `book` and `test` in an empty environment; what it would install is the
+pip resolves the project with its extras `book`, `test` and `text` in an empty environment; what it would install is the
 lock. Two things differ from pip's answer, so that one file serves Linux and macOS:
 
 * a local version such as ``+cpu`` is cut off, since it names a build and not a release;
@@ -17,7 +17,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "book,test"
+EXTRAS = "book,test,text"
 ELSEWHERE = ["appnope==0.1.4 ; sys_platform == 'darwin'"]
 HEADER = f"# Exact pins of medyate[{EXTRAS}] with everything they pull in. Written by `make lock`; do not edit.\n"
 

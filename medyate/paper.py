@@ -31,8 +31,8 @@ NETWORKS = {
     "MCUNet-in1": "mcunet-in1",
     "Proxyless-w0.3": "proxyless-w0.3",
     "SwinT": "swin-t",
-    "BERT": "bert",
-    "RoBERTa": "roberta",
+    "BERT": "bert-base",
+    "RoBERTa": "roberta-base",
 }
 STRATEGIES = {"D-Det RGN": "Det RGN"}
 MAIN_STRATEGIES = (

@@ -21,7 +21,7 @@ TABLE_FILES = (
 GROUPS = {
     "CNNs": ("Fig. 8", 1, ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3")),
     "SwinT": ("Fig. 10a", 2, ("swin-t",)),
-    "BERTs": ("Fig. 10b", 3, ("bert", "roberta")),
+    "BERTs": ("Fig. 10b", 3, ("bert-base", "roberta-base")),
 }
 CONVENTIONS = ("root of the sum of squares", "root mean square")
 

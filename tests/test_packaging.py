@@ -26,7 +26,7 @@ def lock() -> dict[str, str]:
     return pins([line for line in lines if not line.startswith("#")])
 
 
-@pytest.mark.parametrize("part", ["core", "book", "test"])
+@pytest.mark.parametrize("part", ["core", "book", "test", "text"])
 def test_direct_dependencies_are_pinned_as_in_the_lock(part):
     direct = PROJECT["dependencies"] if part == "core" else PROJECT["optional-dependencies"][part]
     locked = lock()

@@ -33,12 +33,15 @@ def grid_over_layers(config: Parameters, wanted: Mapping[str, strategies.Strateg
 
 
 def grid_of_strategies(
-    config: Parameters, names: Sequence[str] = paper.MAIN_STRATEGIES, budgets: Sequence[int] | None = None
+    config: Parameters,
+    names: Sequence[str] = paper.MAIN_STRATEGIES,
+    budgets: Sequence[int] | None = None,
+    everything: Sequence[str] = tuple(schemes.PRINTED_BUDGETS),
 ) -> list:
     """The :class:`medyate.config.RunConfig` of every strategy, network, task, budget and seed.
 
-    ``budgets`` None takes the config's one, or each network's budgets of Table 1. SU is left out
-    where the budget is no tier of its schemes.
+    ``budgets`` None takes the config's one, or each network's budgets of Tables 1 to 3. SU is left out
+    where the budget is no tier of its schemes. ``everything``: the networks that "all" means.
     """
     from ..config import RunConfig
 
@@ -47,14 +50,14 @@ def grid_of_strategies(
     seeds = (0,) if config.seeds in (ALL, None) else config.seeds
     chosen = (config.network,) if config.network else config.networks
     found = []
-    for network in schemes.PRINTED_BUDGETS if chosen == ALL else chosen:
+    for network in everything if chosen == ALL else chosen:
         sizes = budgets or config.budgets_of(network)
         for task in config.tasks or (config.task,):
             shared = _shared(config, named=True)
             found += [
                 RunConfig(network=network, task=task, strategy=name, budget=budget, seed=seed, **shared)
                 for budget in sizes for name in names for seed in seeds
-                if name != "SU" or budget in tier_budgets(network)
+                if name != "SU" or (network in schemes.SCHEMES and budget in tier_budgets(network))
             ]  # fmt: skip
     return list(dict.fromkeys(found))  # a strategy without a budget is the same run at each
 

@@ -79,7 +79,8 @@ class Parameters:
         """The one budget given, or those of Table 1; one as for the other networks where it has none."""
         if isinstance(self.budget, int):
             return (self.budget,)
-        return tuple(schemes.PRINTED_BUDGETS.get(network, {1: 27_946}).values())
+        others = networks.get(network).budgets or (27_946,)
+        return tuple(schemes.PRINTED_BUDGETS.get(network, dict(enumerate(others))).values())
 
     def described(self) -> str:
         """The parameters in words, for a sentence."""
@@ -204,9 +205,7 @@ def backbone(network: str) -> tuple:
 
     found = networks.get(network)
     if found.name not in _BACKBONES:
-        model = networks.build(found.name, weights="random")
-        shape = (3, found.resolution, found.resolution)
-        _BACKBONES[found.name] = costs.layers(model, shape)
+        _BACKBONES[found.name] = costs.layers(networks.skeleton(found.name, weights="random"), found.input_shape())
     return _BACKBONES[found.name]
 
 
@@ -214,7 +213,7 @@ _BACKBONES: dict[str, tuple] = {}
 
 
 def tier_budgets(network: str) -> tuple[int, ...]:
-    """The budgets of the five SU tiers of a network, or none where it has no schemes."""
+    """The budgets of the five SU tiers of a network; of a transformer those of the paper's tables."""
     if network not in schemes.SCHEMES:
-        return ()
+        return networks.get(network).budgets
     return tuple(schemes.budget(network, tier, backbone(network)) for tier in schemes.SCHEMES[network])
