@@ -1,6 +1,7 @@
 """Files: where they are found, that a wrong checksum never loads, and what a pickle may not do."""
 
 import functools
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -122,6 +123,18 @@ def test_addresses_in_turn(folders, server):
     assert [p.name for p in folders[1].iterdir()] == ["weights.bin"]
     asked.clear()
     assert files.fetch(remote(f"{address}/good.bin")) == path and not asked
+
+
+def test_first_digits_of_a_checksum_tell_a_damaged_file(folders, server):
+    address, root, _ = server
+    (root / "good.bin").write_bytes(CONTENT)
+    (root / "bad.bin").write_bytes(CONTENT + b"!")
+    file = dataclasses.replace(remote(f"{address}/bad.bin", f"{address}/good.bin"), sha256=SHA256[:8])
+    path = files.fetch(file)
+    assert path.read_bytes() == CONTENT and [p.name for p in path.parent.iterdir()] == ["weights.bin"]
+    path.write_bytes(CONTENT + b"!")
+    with pytest.raises(InputError, match="wrong checksum"):
+        files.fetch(file)
 
 
 def test_nothing_can_be_had(folders, server):
