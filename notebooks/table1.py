@@ -54,7 +54,7 @@ if ours.empty:
     )
 else:
     notebook.show_table(ours, "table1-ours", "Our runs: mean over seeds, 95 % interval, n seeds.")
-    notebook.say(notebook.protocol_note(notebook.strategy_runs(config)))
+    notebook.say(notebook.protocol_note(notebook.strategy_runs(config, 1)))
 
 # %% [markdown]
 # ## The tables' own arithmetic

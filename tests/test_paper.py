@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import statistics
+
 import pytest
 from scipy import stats as scipy_stats
 
@@ -198,3 +200,15 @@ def test_cluster_keeps_groups_together():
     table = pd.DataFrame({name: (a if name[0] == "a" else b) + 0.1 * generator.normal(size=30) for name in names})
     order = [name[0] for name in stats.cluster(stats.spearman(table))]
     assert order in (["a", "a", "b", "b"], ["b", "b", "a", "a"])
+
+
+def test_the_collapsed_cell_taken_apart():
+    """Two runs at a and one at b have the printed mean and standard deviation; only that cell's row changes."""
+    cell, table = reproduce.collapsed()
+    runs = [cell["others_percent"], cell["others_percent"], cell["collapsed_percent"]]
+    assert statistics.mean(runs) == pytest.approx(79.9) and statistics.stdev(runs) == pytest.approx(23.43)
+    changed = table[table["as printed (%)"] != table["without the collapsed run (%)"]]
+    assert list(changed.strategy) == ["LaRa MeDyate"]
+    row = changed.iloc[0]
+    assert row["without the collapsed run (%)"] - row["as printed (%)"] == pytest.approx((cell["others_percent"] - 79.9) / 28)
+    assert row["rank as printed"] == 7 and row["rank without"] < 7

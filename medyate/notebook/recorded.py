@@ -82,10 +82,24 @@ def as_named(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.layers.isna() & np.array(named)]
 
 
-def strategy_runs(config: Parameters) -> pd.DataFrame:
-    """Recorded runs of the strategies as named, of one protocol, that agree with the parameters."""
+def strategy_runs(config: Parameters, number: int | None = None) -> pd.DataFrame:
+    """Recorded runs of the strategies as named, of one protocol, that agree with the parameters.
+
+    ``number`` 1, 2 or 3: only of the networks that stand beside the paper's table of that number.
+    """
     names = ("network", "networks", "task", "tasks", "strategy", "budget", "epochs", "seeds")
-    return of_one_protocol(as_named(pick(table(), config, names)))
+    frame = as_named(pick(table(), config, names))
+    if number is not None and not frame.empty:
+        frame = frame[[table_of(network) == number for network in frame.network]]
+    return of_one_protocol(frame)
+
+
+def table_of(network: str) -> int:
+    """The paper's table beside which runs of a network stand: 1 convolutions, 2 Swin, 3 text."""
+    from .. import networks
+
+    found = networks.get(network)
+    return 3 if found.kind == "text" else 1 if found.has_batch_norm else 2
 
 
 def cells(frame: pd.DataFrame, budgeted: bool = True) -> pd.DataFrame:

@@ -35,24 +35,17 @@ def paper_table(number: int, config: Parameters) -> pd.DataFrame:
     return wide.astype({"strategy": str}).rename(columns={"budget_elements": "budget (elements)", "place": "from"})
 
 
-# Which networks of ours stand beside which table.
-_FAMILY = {1: ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3"), 2: ("swin-t",), 3: ("bert-base", "roberta-base", "minilm-l6")}
-
-
 def our_table(number: int, config: Parameters) -> pd.DataFrame:
     """Our runs beside the paper's cells: mean over seeds, 95 % interval, n, the paper's mean.
 
-    Table 1 also takes every other network that takes images: it is the table of vision at our scale.
+    Which networks stand beside which table: :func:`medyate.notebook.recorded.table_of`; Table 1 also takes
+    convolutional networks that are not in the paper.
     """
     import pandas as pd
 
     from ..stats import estimate
 
-    frame = strategy_runs(config)
-    if not frame.empty:
-        others = set(_FAMILY[2] + _FAMILY[3])
-        inside = ~frame.network.isin(others) if number == 1 else frame.network.isin(_FAMILY[number])
-        frame = frame[inside]
+    frame = strategy_runs(config, number)
     if frame.empty:
         return pd.DataFrame()
     theirs = paper.accuracies(number).set_index(["network", "budget_elements", "strategy", "task"]).mean_percent
@@ -62,7 +55,8 @@ def our_table(number: int, config: Parameters) -> pd.DataFrame:
         ["network", "task", "budget", "epochs", "strategy"], dropna=False
     ):
         ours = estimate(found.test_top1_percent)
-        key = (network, paper.total_elements(network) if strategy == "Baseline" and network in _FAMILY[1] else budget)
+        known = network in paper.NETWORKS.values()
+        key = (network, paper.total_elements(network) if strategy == "Baseline" and known else budget)
         value = theirs.get((*key, strategy, paper.TASKS.get(task)))
         rows.append(
             {
