@@ -1,9 +1,9 @@
 """The paper's own numbers, from what it prints: each assertion is also a line on a page."""
 
-import numpy as np
-import pandas as pd
 import statistics
 
+import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
