@@ -387,6 +387,30 @@ def _where(record: dict) -> str:
 
 @cli.command()
 @click.argument("network")
+@click.argument("ranking")
+@click.argument("how")
+@json_option
+def variant(network, ranking, how, as_json):
+    """Write a variant HOW of NETWORK's recorded RANKING, for transformers: typed or shared.
+
+    typed: LaRa over the mean of the layer's type; shared: the input of query, key and value charged once. The new ranking
+    is called RANKING.HOW, and every LaRa strategy takes it by --ranking.
+    """
+    from . import networks as registry, orders, ranking as rankings
+    from .config import _backbone
+
+    entry = registry.get(network)
+    layers = _backbone(entry.name, "random", entry.resolution, "eq4")
+    found = orders.variant(rankings.load(entry.name, ranking), layers, how)
+    path = rankings.save(found)
+    if as_json:
+        return print_json(found.as_dict)
+    click.echo(f"by {orders.VARIANTS[how][1]}: {', '.join(found.order('lara')[:8])}, ..")
+    click.echo(f"ranking {found.name!r} of {entry.name}; {path}")
+
+
+@cli.command()
+@click.argument("network")
 @_options("budget")
 @click.option("--strategy", default="LaRa MeDyate", show_default=True)
 @_options("layers", "order", "metric", "boosted", "ranking", "resolution", "fill", "count", "depthwise", "weights")

@@ -16,6 +16,7 @@ from typing import Any
 from . import networks, ranking, schemes, strategies
 from .config import KINDS, RankConfig, RunConfig, _backbone
 from .errors import InputError, choose
+from .orders import VARIANTS
 
 SCALES = {
     "paper": "the paper's protocol (Sec. 4.1) on its full data sets",
@@ -250,6 +251,7 @@ _TEXTS = {
     "table3": "strategies by budgets and tasks, BERT and RoBERTa; at scales pack and quick MiniLM-L6",
     "rankings": "LaRa and RGN rankings of transformers",
     "search": "learning rates for transformers: MiniLM-L6 on docstrings",
+    "orders": "LaRa, two variants of it and RGN as orders of a transformer's layers: MiniLM-L6 on docstrings",
 }
 _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
     "paper": {
@@ -287,6 +289,14 @@ _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
         "table3": _appendix({**_TEXT_QUICK, "learning_rate": _RATE}, {}),
         "rankings": _PACK_TEXT_RANKINGS[:1],
         "search": _SEARCH,
+        "orders": tuple(
+            Grid("run", {"tier": (1, 4), **axes}, {**_TEXT_QUICK, "learning_rate": _RATE, "seed": seed})
+            for seed in SEEDS
+            for axes in (
+                {"strategy": ("LaRa MeDyate",), "ranking": (_TEXT_QUICK["ranking"], *(f"{_TEXT_QUICK['ranking']}.{how}" for how in VARIANTS))},
+                {"strategy": ("Prev MeDyate",)},
+            )
+        ),
     },
 }  # fmt: skip
 _RANKINGS = {
