@@ -393,7 +393,7 @@ def _where(record: dict) -> str:
 def variant(network, ranking, how, as_json):
     """Write a variant HOW of NETWORK's recorded RANKING, for transformers: typed or shared.
 
-    typed: LaRa over the mean of the layer's type; shared: the input of query, key and value charged once. The new ranking
+    typed: LaRa over the mean of the layers of its place in the block; shared: the input of query, key and value charged once. The new ranking
     is called RANKING.HOW, and every LaRa strategy takes it by --ranking.
     """
     from . import networks as registry, orders, ranking as rankings

@@ -5,9 +5,9 @@ LaRa (eq. 9) divides a layer's gradient norm by the cost of all its channels. Tw
 layers of a transformer apart from convolutions, and each suggests a correction:
 
 * **Types.** Query, key, value, projection and the MLP's two layers have widely different gradients
-  for reasons of their place (a softmax behind them, or none), not of their depth. One order over all
-  types ranks types first and depth second. :func:`by_type` divides a layer's LaRa by the mean of its
-  type, and so compares like with like.
+  for reasons of their place in a block (a softmax behind them, or none), not of their depth. One order
+  over all of them ranks places first and depth second. :func:`by_type` divides a layer's LaRa by the
+  mean over the layers of its place (:func:`role`), and so compares like with like.
 * **The shared input.** Query, key and value read one input, which needs to be kept once; eq. 4 charges
   it three times where they are three layers. :func:`with_shared_input` charges each a share of it.
   (torchvision's Swin has one layer for the three: nothing changes there.)
@@ -37,9 +37,15 @@ def layer_type(name: str) -> str:
     return next((kind for kind, pattern in TYPES.items() if re.search(rf"(^|\.){pattern}", name)), OTHER)
 
 
+def role(name: str) -> str:
+    """A layer's place in its block: its type, but query, key and value apart where they are layers of their own."""
+    kind = layer_type(name)
+    return name.rpartition(".")[2] if kind == "qkv" else kind
+
+
 def by_type(ranking: Ranking, layers: Sequence[Layer]) -> tuple[float, ...]:
-    """LaRa over the mean LaRa of the layer's type, layer by layer as ``ranking.layers``."""
-    kinds = [layer_type(name) for name in ranking.layers]
+    """LaRa over the mean LaRa of the layer's place, layer by layer as ``ranking.layers``."""
+    kinds = [role(name) for name in ranking.layers]
     means = {kind: _mean([v for v, k in zip(ranking.lara, kinds) if k == kind]) for kind in set(kinds)}
     return tuple(value / means[kind] if means[kind] else 0.0 for value, kind in zip(ranking.lara, kinds))
 
@@ -72,7 +78,7 @@ def _mean(values: Sequence[float]) -> float:
 
 Variant = Callable[[Ranking, Sequence[Layer]], tuple[float, ...]]
 VARIANTS: Mapping[str, tuple[Variant, str]] = {
-    "typed": (by_type, "LaRa over the mean of the layer's type"),
+    "typed": (by_type, "LaRa over the mean of the layers of its place in the block"),
     "shared": (with_shared_input, "LaRa with the input of query, key and value charged once"),
 }
 

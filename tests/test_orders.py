@@ -40,8 +40,8 @@ def small(values):
 def test_by_type_compares_like_with_like():
     ranking, layers = small([6, 3, 3, 1, 8, 2] + [2, 3, 1, 3, 2, 6])
     found = dict(zip(ranking.layers, orders.variant(ranking, layers, "typed").lara))
-    mean_qkv = (6 + 3 + 3 + 2 + 3 + 1) / 6
-    assert found["layer.0.attention.self.query"] == pytest.approx(6 / mean_qkv)
+    assert found["layer.0.attention.self.query"] == pytest.approx(6 / 4)
+    assert found["layer.1.attention.self.value"] == pytest.approx(1 / 2)
     assert found["layer.0.attention.output.dense"] == pytest.approx(1 / 2)
     assert found["layer.1.output.dense"] == pytest.approx(6 / 4)
 
