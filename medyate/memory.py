@@ -24,12 +24,20 @@ from .errors import choose
 PARTS = (
     "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
 )  # fmt: skip
+# Parts that are named only where something is held: what transformers keep (medyate.recompute).
+TRANSFORMER_PARTS = {
+    "layer_norm": "the layer norms' inputs and their statistics, two numbers a token",
+    "attention": "queries, keys, values, masks, probabilities, outputs of attention",
+    "activations": "inputs of GELU and SiLU, outputs of tanh",
+    "recipes": "other tensors that what is not kept is computed from again",
+}
 BYTES_PER_ELEMENT = 4  # the paper's unit is an fp32 number
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes that one training step holds. ``backbone`` by part; what belongs to the classifier and
+    """Bytes that one training step holds. ``backbone`` by part, each of :data:`PARTS` and those of
+    :data:`TRANSFORMER_PARTS` of which something is held; what belongs to the classifier and
     the loss, which stand outside the budget, in ``classifier_bytes``. ``peak_bytes`` is the most
     that the step held at once beyond what was there before it, outputs in passing included: the
     allocator's own figure on CUDA; on the CPU the sum of all live tensors after each operator (what
@@ -45,12 +53,44 @@ class Kept:
         return sum(self.backbone.values())
 
 
+_NAMED = {
+    "layer_norm": (nn.functional.layer_norm, torch.layer_norm),
+    "attention": (
+        nn.functional.scaled_dot_product_attention, nn.functional.multi_head_attention_forward,
+        nn.functional.softmax, torch.softmax, Tensor.softmax, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm,
+        torch.baddbmm, Tensor.baddbmm,
+    ),
+    "activations": (nn.functional.gelu, nn.functional.silu, torch.tanh, Tensor.tanh),
+}  # fmt: skip
+_PART_OF = {function: part for part, functions in _NAMED.items() for function in functions}
+
+
+class _Named(TorchFunctionMode):
+    """Tells the counter which function saves."""
+
+    def __init__(self, inside: list[str]):
+        super().__init__()
+        self.inside = inside
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        part = _PART_OF.get(func)
+        if part is None or "classifier" in self.inside:
+            return func(*args, **(kwargs or {}))
+        self.inside.append(part)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.inside.pop()
+
+
 class _Counter:
     """Counts each saved storage once, by the part that saved it first; parameters are not counted."""
 
+    only_counts = True  # its hooks change nothing of what is saved
+
     def __init__(self, model: nn.Module, classifier: nn.Module):
         self.model = model
-        self.parts = dict.fromkeys((*PARTS, "classifier"), 0)
+        self.parts = dict.fromkeys((*PARTS, *TRANSFORMER_PARTS, "classifier"), 0)
         # storages that are there anyway: weights, running statistics
         self.seen = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
         self.noted: dict[int, str] = {}
@@ -90,9 +130,12 @@ class _Counter:
         kernels.saved_listener = self.note
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
         self.hooks.__enter__()
+        self.named = _Named(self.inside)
+        self.named.__enter__()
         return self
 
     def __exit__(self, *exception):
+        self.named.__exit__(*exception)
         self.hooks.__exit__(*exception)
         kernels.saved_listener = None
         for handle in self.handles:
@@ -197,6 +240,7 @@ def measure(
             else:
                 parts["weight_gradients"] += gradient
                 parts["optimizer_state"] += state
+    parts = {part: size for part, size in parts.items() if size or part in PARTS}
     return Kept(parts, outside, peak.bytes, len(images))
 
 

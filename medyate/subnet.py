@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from . import kernels
+from . import kernels, recompute as recomputing
 from .errors import InputError, choose
 
 BATCH_NORMS = {
@@ -46,7 +46,10 @@ class _Split:
     def weight(self) -> Tensor:
         """The whole weight in its usual form, differentiable in ``selected_weight``."""
         whole = self._parameters.get("weight")
-        return self._assemble() if whole is None else whole
+        if whole is not None:
+            return whole
+        scope = recomputing.current()
+        return self._assemble() if scope is None else scope.assemble(self)
 
     @property
     def channels(self) -> Tensor | None:
@@ -241,6 +244,11 @@ class SubnetConv2d(_Split, nn.Conv2d):
 
 class SubnetLinear(_Split, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
+        scope = recomputing.current()
+        return self.run(x) if scope is None else scope.project(x, self)
+
+    def run(self, x: Tensor) -> Tensor:
+        """The layer itself, whoever watches."""
         if x.dim() == 1:
             return super().forward(x.unsqueeze(0)).squeeze(0)
         return super().forward(x)
@@ -295,11 +303,14 @@ def _refuse_gradients(module: nn.Module, selected: nn.Parameter | None = None) -
 _COUNTERPARTS = {
     nn.Conv2d: SubnetConv2d,
     nn.Linear: SubnetLinear,
+    nn.modules.linear.NonDynamicallyQuantizableLinear: SubnetLinear,  # nn.MultiheadAttention's projection
     nn.ReLU: SubnetReLU,
     nn.ReLU6: SubnetReLU6,
     nn.BatchNorm2d: SubnetBatchNorm2d,
 }
 SELECTABLE = (nn.Conv2d, nn.Linear)
+# A model that has one of these outside its classifier runs under a scope (medyate.recompute).
+_WATCHED = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention)
 
 
 # --- attaching ---------------------------------------------------------------------------------
@@ -312,6 +323,7 @@ def attach(
     batch_norm: str = "frozen",
     norm_affine: bool = False,
     fold: bool = True,
+    recompute: str = "layers",
     example: Tensor | None = None,
 ) -> Attached:
     """Turn ``model`` into one that keeps only what a selection pays for. In place.
@@ -329,13 +341,14 @@ def attach(
     is given back unchanged with an :class:`InputError`.
     """
     choose(batch_norm, BATCH_NORMS, "batch norm mode")
+    choose(recompute, recomputing.RECOMPUTE, "recompute mode")
     if norm_affine and batch_norm != "train":
         raise InputError(f"norm_affine {norm_affine!r} needs batch norm mode 'train', not {batch_norm!r}")
     modules = dict(model.named_modules())
     choose(classifier, modules, "classifier module")
     if any(type(module) in _COUNTERPARTS.values() for module in modules.values()):
         raise InputError("the model is attached already; detach it first")
-    attached = Attached(model, classifier, batch_norm, norm_affine)
+    attached = Attached(model, classifier, batch_norm, norm_affine, recompute)
     expected = _output(model, example) if example is not None else None
     try:
         attached._enter(fold)
@@ -373,12 +386,15 @@ def _evaluation(model: nn.Module):
 class Attached:
     """A model that runs as a subnet; made by :func:`attach`."""
 
-    def __init__(self, model: nn.Module, classifier: str, batch_norm: str, norm_affine: bool):
+    def __init__(
+        self, model: nn.Module, classifier: str, batch_norm: str, norm_affine: bool, recompute: str = "layers"
+    ):
         self.model, self.classifier_name = model, classifier
-        self.batch_norm, self.norm_affine = batch_norm, norm_affine
+        self.batch_norm, self.norm_affine, self.recompute = batch_norm, norm_affine, recompute
         self.classifier = model.get_submodule(classifier)
         self._entered: dict[nn.Module, type] = {}
         self._handles: list = []
+        self._scoped: list[recomputing.Scoped] = []
         self._required = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
     def _enter(self, fold: bool) -> None:
@@ -427,6 +443,27 @@ class Attached:
                 if isinstance(activation, (SubnetReLU, SubnetReLU6)):
                     convolution.__dict__.update(rectifies=True, ceiling=activation.ceiling)
                     activation.__dict__["absorbed"] = True
+
+        others = [module for module in model.modules() if module not in inside_classifier]
+        if any(isinstance(module, _WATCHED) for module in others):
+            self._scoped = [recomputing.Scoped(module, self) for module in others if _runs(module)]
+            for scoped in self._scoped:
+                scoped.enter()
+
+    def scope(self) -> recomputing.Scope:
+        """What watches one forward pass."""
+        layers = {
+            id(module._parameters["weight"]): module
+            for module in self._entered
+            if isinstance(module, SubnetLinear) and "weight" in module._parameters
+        }
+        constants = {
+            tensor.untyped_storage()._cdata
+            for module in self.model.modules()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        }
+        return recomputing.Scope(self.recompute, layers, constants)
 
     def _freezes(self, norm: nn.BatchNorm2d) -> bool:
         return self.batch_norm == "frozen" and norm.track_running_stats
@@ -513,12 +550,20 @@ class Attached:
                 module.__dict__.pop(name, None)
             module.__class__ = former
         self._entered = {}
+        for scoped in self._scoped:
+            scoped.leave()
+        self._scoped = []
         for handle in self._handles:
             handle.remove()
         self._handles = []
         for parameter, required in self._required.items():
             parameter.requires_grad_(required)
         return self.model
+
+
+def _runs(module: nn.Module) -> bool:
+    """Whether a module's forward may open a scope."""
+    return not isinstance(module, (_Split, nn.ModuleList, nn.ModuleDict, torch.jit.ScriptModule))
 
 
 def fitting(name: str, chosen: Sequence[int], count: int) -> Tensor:
