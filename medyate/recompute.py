@@ -314,20 +314,18 @@ class _Softmax(torch.autograd.Function):
 class _Tag:
     """The recipe of the tensor that fills a storage, with the roots that must be kept for it."""
 
-    __slots__ = ("storage", "source", "leaves", "version", "place", "dtype", "realm")
+    __slots__ = ("storage", "source", "leaves", "version", "place", "dtype")
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _realm():
-    """Whose saved-tensor hooks are on: recipes do not reach across the border of a checkpointed region, which
-    is run a second time by itself. Who only counts is no border."""
+def _claimed() -> bool:
+    """Whether someone else decides what becomes of saved tensors: ``torch.utils.checkpoint``, which must find
+    the same ones when it runs a region again, wherever it begins. Who only counts does not."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    if hooks is None or getattr(getattr(hooks[0], "__self__", None), "only_counts", False):
-        return None
-    return hooks[0]
+    return hooks is not None and not getattr(getattr(hooks[0], "__self__", None), "only_counts", False)
 
 
 _PRODUCTS: dict[Callable, int] = {}  # functions that may stand in a recipe -> products that they are
@@ -386,20 +384,25 @@ class Scope(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         special = _SPECIAL.get(func)
-        if special is not None and torch.is_grad_enabled():
+        if special is None and func not in _PRODUCTS or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if special is not None and (special in _ALWAYS or self.watches()):
             out = special(self, *args, **kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
-        if func in _PRODUCTS:
-            self.record(func, args, kwargs, out)
+        self.record(func, args, kwargs, out)
         return out
+
+    def watches(self) -> bool:
+        """Whether recipes are made and used now."""
+        return self.depth >= 0 and torch.is_grad_enabled() and not _claimed()
 
     # recipes
 
     def record(self, func, args, kwargs, out) -> None:
         """Note how ``out`` was made, where it is a new tensor in a storage of its own."""
-        if self.depth >= 0 and "out" not in kwargs and torch.is_grad_enabled():
+        if "out" not in kwargs and func in _PRODUCTS and self.watches():
             self.note(func, args, kwargs, out)
 
     def note(self, func, args, kwargs, out) -> None:
@@ -453,7 +456,7 @@ class Scope(TorchFunctionMode):
         """(recipe, its roots), or None."""
         tag = self.tags.get(key)
         if (
-            tag is None or tag.version != tensor._version or tag.dtype != tensor.dtype or tag.realm is not _realm()
+            tag is None or tag.version != tensor._version or tag.dtype != tensor.dtype
             or any(version != root._version for root, version in tag.leaves.values())
         ):  # fmt: skip
             return None
@@ -470,7 +473,7 @@ class Scope(TorchFunctionMode):
             return
         tag = self.tags[key] = _Tag()
         tag.storage = weakref.ref(storage, functools.partial(self.tags.pop, key))
-        tag.source, tag.realm = source, _realm()
+        tag.source = source
         tag.leaves = {leaf: (root, root._version) for leaf, root in leaves.items()}
         tag.version, tag.dtype = out._version, out.dtype
         tag.place = (tuple(out.shape), out.stride(), out.storage_offset())
@@ -482,11 +485,10 @@ class Scope(TorchFunctionMode):
 
     def _price(self, roots: Sequence[Tensor]) -> int:
         """Bytes that keeping these takes beyond what is kept already."""
-        known = self.held if _realm() is None else {}
         found = {}
         for root in roots:
             key = _storage(root)
-            if key not in known and key not in self.constants:
+            if key not in self.held and key not in self.constants:
                 found[key] = root.untyped_storage().nbytes()
         return sum(found.values())
 
@@ -504,7 +506,7 @@ class Scope(TorchFunctionMode):
             if key in self.constants and not operand.requires_grad:
                 sources.append(_Constant(operand))
                 continue
-            found = None if key in self.held and _realm() is None else self.recipe(operand, key)
+            found = None if key in self.held else self.recipe(operand, key)
             if found is not None and self._price(found[1].values()) <= operand.untyped_storage().nbytes():
                 some = True
                 sources.append(found[0])
@@ -532,7 +534,7 @@ class Scope(TorchFunctionMode):
         """A counterpart's linear layer."""
         with torch._C.DisableTorchFunction():
             out = layer.run(x)
-            if self.depth >= 0 and torch.is_grad_enabled() and self._fills(out):
+            if self.watches() and self._fills(out):
                 leaves: dict[_Leaf, Tensor] = {}
                 self.tag(out, _Layer(layer, self.source(x, leaves), out), leaves)
                 if layer.channels is not None and len(layer.channels) == x.shape[-1]:
@@ -550,7 +552,7 @@ class Scope(TorchFunctionMode):
         return self.project(input, layer)
 
     def layer_norm(self, input, normalized_shape, weight=None, bias=None, eps=1e-5, *rest):
-        if self.depth < 0 or rest:
+        if rest:
             return NotImplemented
         key = _storage(input)
         found = self.recipe(input, key)
@@ -574,7 +576,7 @@ class Scope(TorchFunctionMode):
         return out
 
     def gelu(self, input: Tensor, approximate: str = "none"):
-        kept = self.kept("activations", input) if self.depth >= 0 and input.requires_grad else None
+        kept = self.kept("activations", input) if input.requires_grad else None
         if kept is None:
             return NotImplemented
         out = _Gelu.apply(kept, input, approximate)
@@ -582,14 +584,14 @@ class Scope(TorchFunctionMode):
         return out
 
     def relu(self, input: Tensor, inplace: bool = False):
-        if self.depth < 0 or not input.requires_grad or inplace:
+        if not input.requires_grad or inplace:
             return NotImplemented
         out = kernels.Rectify.apply(input, None, False)
         self.record(F.relu, (input,), {}, out)
         return out
 
     def matmul(self, a: Tensor, b: Tensor):
-        if self.depth < 0 or min(a.dim(), b.dim()) < 2 or not (a.requires_grad or b.requires_grad):
+        if min(a.dim(), b.dim()) < 2 or not (a.requires_grad or b.requires_grad):
             return NotImplemented
         kept = self.kept("attention", a if b.requires_grad else None, b if a.requires_grad else None)
         if kept is None:
@@ -599,7 +601,7 @@ class Scope(TorchFunctionMode):
         return out
 
     def softmax(self, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None):
-        if self.depth < 0 or not input.requires_grad or dim is None or dtype is not None:
+        if not input.requires_grad or dim is None or dtype is not None:
             return NotImplemented
         return _Softmax.apply(self, input, dim)
 
@@ -610,7 +612,7 @@ class Scope(TorchFunctionMode):
         self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     ):
         operands = [query, key, value] + ([] if attn_mask is None else [attn_mask])
-        if self.depth < 0 or dropout_p or not any(operand.requires_grad for operand in operands):
+        if dropout_p or not any(operand.requires_grad for operand in operands):
             return NotImplemented
         kept = self.kept("attention", *operands, always=True)
         function = functools.partial(_attention, is_causal, scale, enable_gqa)
@@ -649,6 +651,7 @@ _SPECIAL = {
     F.scaled_dot_product_attention: Scope.attention,
     F.multi_head_attention_forward: Scope.multi_head,
 }
+_ALWAYS = (Scope.linear, Scope.multi_head)  # also where recipes are not
 
 
 # --- where a scope begins and ends -----------------------------------------------------------------

@@ -56,6 +56,7 @@ class Text(nn.Module):
 
     def __init__(self, kind="Bert", attention="sdpa", dropout=0.0):
         super().__init__()
+        torchvision()  # transformers imports it where it is installed
         transformers = pytest.importorskip("transformers")
         config = getattr(transformers, kind + "Config")(
             hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, vocab_size=50, num_labels=3,
@@ -242,7 +243,7 @@ def test_checkpoints_of_the_user(mode, reentrant):
             return block(x)
         return checkpoint(block, x, use_reentrant=reentrant)
 
-    whole = {"patch": [0, 7, 11]}  # so that every block's input needs a gradient
+    whole = {"patch": [0, 2]}  # so that every block's input needs a gradient
     for build in (lambda: Own(wrap), lambda: Own(lambda block, x: checkpoint(lambda y: block(y) * 2, x, use_reentrant=False))):
         model = shaken(build())
         for seed in range(2):
@@ -433,7 +434,7 @@ def step(model, attached, x, lr=0.0) -> memory.Kept:
 def test_the_selection_keeps_what_it_pays_for(kind, mode, seed):
     model, x, classifier = made(kind)
     shape = tuple(x.shape[1:])
-    layers = costs.layers(model, shape, classifier)
+    layers = [layer for layer in costs.walk(model, shape) if not layer.name.startswith(classifier)]
     chosen = {}
     generator = torch.Generator().manual_seed(seed)
     for layer in layers:  # not whole layers: these keep their input itself, which others may share
@@ -639,9 +640,8 @@ class InPlace(nn.Module):
         u = self.up(z)
         u += 1
         u = F.gelu(u.clamp_(-3, 3))
-        z += self.down(u)
         out = y * 2
-        out.add_(z)
+        out.add_(z + self.down(u))
         return self.classifier(out.mean(1))
 
 
