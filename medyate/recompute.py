@@ -346,7 +346,8 @@ for _name in """
     for _space in (torch, Tensor):
         if hasattr(_space, _name):
             _know(0, getattr(_space, _name))
-_know(0, *(getattr(Tensor, f"__{name}__") for name in ("radd", "rsub", "rmul", "rtruediv", "rdiv", "rpow")))
+for _name in "radd rsub rmul rtruediv rdiv rpow pow eq and or xor invert".split():
+    _know(0, getattr(Tensor, f"__{_name}__"))
 
 _TRACED: dict[Callable, Callable] = {}
 
@@ -443,7 +444,7 @@ class Scope(TorchFunctionMode):
         key = _storage(tensor)
         if key in self.constants and not tensor.requires_grad:
             return _Constant(tensor)
-        found = self.recipe(tensor, key)
+        found = None if key in self.held else self.recipe(tensor, key)
         if found is None:
             leaf = _Leaf()
             leaves[leaf] = tensor

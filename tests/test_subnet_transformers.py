@@ -456,25 +456,30 @@ def norm_bytes(rows: int, width: int) -> int:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_what_bert_keeps(attention):
-    """Closed form: with block 0's MLP selected, the norms behind it, what block 1's recipes add (nothing), the mask."""
+@pytest.mark.parametrize("mode", ["layers", "blocks"])
+def test_what_bert_keeps(attention, mode):
+    """Closed form. The selected layer is block 0's last, so that the gradient passes three norms: block 0's second, block 1's two."""
     x = tokens()
-    rows, width, inner = x.numel(), 24, 40
-    for mode in ("layers", "blocks"):
-        model = shaken(Text(attention=attention))
-        attached = attach(model, classifier="net.classifier", recompute=mode)
-        attached.select({"net.bert.encoder.layer.0.output.dense": [3]})
-        kept = step(model, attached, x)
-        held = dict(kept.backbone)
-        assert held.pop("selected_activations") == 8 * rows
-        assert held.pop("weight_gradients") == 8 * width
-        # layers: the input of block 0's second norm and both of block 1; blocks: not that of block 1's first
-        assert held.pop("layer_norm") == (3 if mode == "layers" else 2) * norm_bytes(rows, width)
-        assert held.pop("activations") == 8 * len(x) * width  # the pooler's tanh
-        # the mask: a bool a pair of tokens, which lies there as one row a sample; or a number a pair
-        mask = held.pop("attention", 0) + held.pop("recipes", 0)
-        assert mask in (x.shape[1] * x.numel(), 8 * x.shape[1] * x.numel(), x.numel(), 8 * x.numel())
-        assert set(held.values()) == {0}
+    rows, width = x.numel(), 24
+    model = shaken(Text(attention=attention))
+    attached = attach(model, classifier="net.classifier", recompute=mode)
+    attached.select({"net.bert.encoder.layer.0.output.dense": [3]})
+    held = dict(step(model, attached, x).backbone)
+    assert held.pop("selected_activations") == 8 * rows
+    assert held.pop("weight_gradients") == 8 * width
+    assert held.pop("activations") == 8 * len(x) * width  # the pooler's tanh
+    norms, others = held.pop("layer_norm"), held.pop("recipes", 0)
+    # of the mask, a bool for each pair of tokens; eager attention makes a sum of it, from a number
+    mask = rows * x.shape[1] if attention == "sdpa" else rows * x.shape[1] + 8
+    if attention == "sdpa":
+        assert held.pop("attention") == mask
+    else:
+        others -= mask
+    if mode == "layers":
+        assert norms == 3 * norm_bytes(rows, width) and others == 0
+    else:  # the last norm's input, and that of block 0's first norm, from which the two between follow
+        assert norms == norm_bytes(rows, width) and others == 8 * rows * width
+    assert set(held.values()) == {0}
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -660,21 +665,29 @@ def test_a_root_that_is_changed_in_place_is_an_error_that_names_the_way_out():
             self.a, self.b, self.c, self.classifier = nn.Linear(4, 4), nn.Linear(4, 16), nn.Linear(16, 4), nn.Linear(4, 3)
 
         def forward(self, x):
-            x = self.a(x)
+            x = self.a(x).cumsum(0)  # not known to give the same again, so a root
             y = self.c(F.gelu(self.b(x)))
             x = x.view(-1, 4)
             x += y.view(-1, 4)
             return self.classifier(x)
 
+    class Instead(Changes):
+        def forward(self, x):
+            x = self.a(x).cumsum(0)
+            return self.classifier(x + self.c(F.gelu(self.b(x))))
+
     model, x = shaken(Changes()), torch.randn(5, 4, dtype=torch.float64)
-    check(model, x, {"a": [0], "c": [1]}, "classifier", "none")
-    attached = attach(model, classifier="classifier")
-    attached.select({"a": [0]})
-    loss = model(x).sum()
-    try:
-        loss.backward()
-    except RuntimeError as error:
-        assert "recompute='none'" in str(error)
+    twin = Instead().double()
+    twin.load_state_dict(model.state_dict())
+    twin(x).sum().backward()
+    attached = attach(model, classifier="classifier", recompute="none")
+    attached.select({"a": [0, 2]})
+    model(x).sum().backward()
+    torch.testing.assert_close(attached.gradients()["a"], twin.a.weight.grad.t()[[0, 2]])
+    attached = attach(attached.detach(), classifier="classifier")
+    attached.select({"a": [0, 2]})
+    with pytest.raises(RuntimeError, match="modified by an inplace operation.*recompute='none' keeps them instead"):
+        model(x).sum().backward()
 
 
 # --- scopes ------------------------------------------------------------------------------------------
