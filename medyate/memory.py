@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from . import kernels
 from .costs import Layer, example_input, on_meta
-from .errors import choose
+from .errors import InputError, choose
 
 PARTS = (
     "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
@@ -248,7 +248,9 @@ def measure(
 
 
 class _Rectified(TorchFunctionMode):
-    """Counts rectified outputs between layers, in order of execution, on the meta device."""
+    """Counts rectified outputs between layers, in order of execution, on the meta device.
+
+    Other functions whose gradient needs a tensor have no place in this count, and are refused."""
 
     def __init__(self, names: dict[int, str]):
         super().__init__()
@@ -258,6 +260,11 @@ class _Rectified(TorchFunctionMode):
         kwargs = kwargs or {}
         out = on_meta(func, args, kwargs)
         name = getattr(func, "__name__", "")
+        if func in _PART_OF:
+            raise InputError(
+                f"the model calls {name!r}, whose gradient keeps more than masks (medyate.recompute); allowed: count 'paper', or "
+                "models of convolutions, batch norms and ReLUs"
+            )
         if func in (torch.conv2d, nn.functional.linear):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             if id(weight) in self.names:
@@ -322,16 +329,17 @@ def report(
 
     # the same checks, defaults and options as a run's
     checked = configs.RunConfig(
-        network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+        network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
         weights="random", batch_norm=batch_norm, ranking=ranking, count=count, seed=seed, batch_size=batch_size,
     )  # fmt: skip
     ready = _Prepared(checked, classes, device)
     ours, selection, layers = ready.step(batch_size), ready.selection, ready.layers
     everything = configs.RunConfig(
-        network=network, task="digits", strategy="Baseline", resolution=resolution, weights="random",
+        network=network, task=_task(network), strategy="Baseline", resolution=resolution, weights="random",
         batch_norm="train", batch_size=batch_size, seed=seed,
     )  # fmt: skip
     full = _Prepared(everything, classes, device).step(batch_size)
+    parts = [*PARTS, *(part for part in TRANSFORMER_PARTS if part in ours.backbone or part in full.backbone)]
     used = selection.used_elements(layers) if checked.budget else 0
     return {
         "network": checked.network,
@@ -345,12 +353,12 @@ def report(
         "used_elements": used,
         "selected_channels": selection.count,
         "budget_bytes": None if checked.budget is None else BYTES_PER_ELEMENT * checked.budget,
-        "kept_bytes": dict(ours.backbone),
+        "kept_bytes": {part: ours.backbone.get(part, 0) for part in parts},
         "kept_total_bytes": ours.total_bytes,
         "peak_bytes": ours.peak_bytes,
         "classifier_bytes": ours.classifier_bytes,
         "full_finetuning_bytes": full.total_bytes,
-        "full_finetuning_kept_bytes": dict(full.backbone),
+        "full_finetuning_kept_bytes": {part: full.backbone.get(part, 0) for part in parts},
         "outside_paper_unit": {
             "masks": "one bit per rectified output behind the first selected layer",
             "batch_norm": "what train-mode batch norm saves; nothing where it is frozen",
@@ -375,7 +383,7 @@ def compare(
 
     Each row has ``budget_bytes`` (the paper's, for one sample), ``paid_bytes`` (what the selection
     costs by eq. 4 for the whole batch: its activations once a sample, its gradients once), every
-    part of :data:`PARTS` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
+    part of ``Kept.backbone`` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
     (train-mode batch norm, the same batch). Random weights, as in :func:`report`. Raises
     :class:`InputError` for a strategy without a budget.
     """
@@ -386,7 +394,7 @@ def compare(
 
     def prepared(strategy: str, budget: int | None, batch_norm: str):
         checked = configs.RunConfig(
-            network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+            network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
             weights="random", batch_norm=batch_norm, seed=seed,
         )  # fmt: skip
         return checked, _Prepared(checked, 10, device)
@@ -409,12 +417,19 @@ def compare(
                         "batch_size": size,
                         "budget_bytes": BYTES_PER_ELEMENT * budget,
                         "paid_bytes": BYTES_PER_ELEMENT * (size * activations + weights),
-                        **{f"{part}_bytes": kept.backbone[part] for part in PARTS},
+                        **{f"{part}_bytes": held for part, held in kept.backbone.items()},
                         "kept_total_bytes": kept.total_bytes,
                         "full_finetuning_bytes": full[size],
                     }
                 )
     return rows
+
+
+def _task(network: str) -> str:
+    """A task of the network's kind; none of its data is read."""
+    from . import networks
+
+    return "digits" if networks.get(network).kind == "image" else "docstrings"
 
 
 class _Prepared:
@@ -428,7 +443,7 @@ class _Prepared:
         model = networks.build(config.network, weights="random", classes=classes)
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.layers = config.backbone_layers()
-        self.shape = (3, config.resolution, config.resolution)
+        self.shape = config.input_shape
         self.subnet = dynamic.Subnet(
             model, config.budget, config.declaration, input_shape=self.shape, classifier="classifier",
             ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
@@ -442,8 +457,10 @@ class _Prepared:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.config.seed)
-        images = torch.randn((size, *self.shape), generator=generator)
         labels = torch.arange(size, device=self.device) % self.classes
+        if len(self.shape) == 1:  # token numbers, no padding
+            return torch.randint(1000, 20_000, (size, *self.shape), generator=generator).to(self.device), labels
+        images = torch.randn((size, *self.shape), generator=generator)
         return images.to(self.device, memory_format=torch.channels_last), labels
 
     def step(self, size: int) -> Kept:

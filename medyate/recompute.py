@@ -231,12 +231,17 @@ class _Kept:
         return [None if source is None else source.value(kept) for source in self.sources]
 
 
+def _own(out: Tensor) -> Tensor:
+    """Not a view: autograd refuses to change one in place that comes out of a function like those below."""
+    return out.clone() if out._is_view() else out
+
+
 class _Again(torch.autograd.Function):
     """Any function of tensors: its gradient by torch's own autograd, over the function run again."""
 
     @staticmethod
     def forward(ctx, function: Callable, kept: _Kept, *operands: Tensor) -> Tensor:
-        out = function(*operands)
+        out = _own(function(*operands))
         ctx.function, ctx.precision = function, _precision(out.device.type)
         kept.save(ctx)
         return out
@@ -275,7 +280,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx, kept: _Kept, a: Tensor, b: Tensor) -> Tensor:
         kept.save(ctx)
         ctx.shapes = a.shape, b.shape, a.dtype, b.dtype
-        return torch.matmul(a, b)
+        return _own(torch.matmul(a, b))
 
     @staticmethod
     @once_differentiable

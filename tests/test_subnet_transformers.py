@@ -70,6 +70,17 @@ class Text(nn.Module):
         return self.net(tokens, attention_mask=mask).logits
 
 
+def small_encoder(family="bert", layers=2) -> nn.Module:
+    """The form that this project's text networks have."""
+    pytest.importorskip("transformers")
+    from medyate import encoders
+
+    options = {"separator": 7, "pad": 0} if family == "bert" else {"separator": None, "pad": 0}
+    return encoders.TextEncoder(
+        family, layers=layers, width=24, heads=3, inner=40, vocabulary=50, positions=40, **options
+    ).build(3)  # fmt: skip
+
+
 class Encoder(nn.Module):
     """torch's own encoder layers, with a padding mask: tokens of zeros are padding."""
 
@@ -151,6 +162,8 @@ MODELS = {
     "bert": (Text, tokens, "net.classifier"),
     "bert, eager": (lambda: Text(attention="eager"), tokens, "net.classifier"),
     "roberta": (lambda: Text("Roberta"), tokens, "net.classifier.out_proj"),
+    "text network, bert": (small_encoder, tokens, "classifier"),
+    "text network, roberta": (lambda: small_encoder("roberta"), tokens, "classifier"),
     "encoder": (Encoder, features, "classifier"),
     "encoder, norm first, relu": (lambda: Encoder(True, "relu"), features, "classifier"),
     "own": (Own, lambda count=3: images(count, 6, 8), "head"),
@@ -455,31 +468,46 @@ def norm_bytes(rows: int, width: int) -> int:
     return 8 * rows * (width + 2)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("mode", ["layers", "blocks"])
-def test_what_bert_keeps(attention, mode):
+def test_what_bert_keeps(family, mode):
     """Closed form. The selected layer is block 0's last, so that the gradient passes three norms: block 0's second, block 1's two."""
     x = tokens()
     rows, width = x.numel(), 24
-    model = shaken(Text(attention=attention))
-    attached = attach(model, classifier="net.classifier", recompute=mode)
-    attached.select({"net.bert.encoder.layer.0.output.dense": [3]})
+    model = shaken(small_encoder(family))
+    attached = attach(model, classifier="classifier", recompute=mode)
+    attached.select({"body.encoder.layer.0.output.dense": [3]})
     held = dict(step(model, attached, x).backbone)
     assert held.pop("selected_activations") == 8 * rows
     assert held.pop("weight_gradients") == 8 * width
-    assert held.pop("activations") == 8 * len(x) * width  # the pooler's tanh
-    norms, others = held.pop("layer_norm"), held.pop("recipes", 0)
-    # of the mask, a bool for each pair of tokens; eager attention makes a sum of it, from a number
-    mask = rows * x.shape[1] if attention == "sdpa" else rows * x.shape[1] + 8
-    if attention == "sdpa":
-        assert held.pop("attention") == mask
-    else:
-        others -= mask
+    assert held.pop("activations") == 8 * len(x) * width  # tanh of the first token
+    assert held.pop("attention") == rows  # where there is padding, a byte a token
     if mode == "layers":
-        assert norms == 3 * norm_bytes(rows, width) and others == 0
+        assert held.pop("layer_norm") == 3 * norm_bytes(rows, width)
     else:  # the last norm's input, and that of block 0's first norm, from which the two between follow
-        assert norms == norm_bytes(rows, width) and others == 8 * rows * width
+        assert held.pop("layer_norm") == norm_bytes(rows, width) and held.pop("recipes") == 8 * rows * width
     assert set(held.values()) == {0}
+
+
+@pytest.mark.parametrize("mode", ["none", "layers", "blocks"])
+def test_depth_multiplies_what_is_kept(mode):
+    """Per block of BERT: what each mode's description says, and nothing that grows with the square of the tokens."""
+
+    def total(layers, length):
+        model = shaken(small_encoder("bert", layers=layers))
+        attached = attach(model, classifier="classifier", recompute=mode)
+        attached.select({"body.encoder.layer.0.output.dense": [0]})
+        return step(model, attached, torch.randint(1, 50, (2, length))).total_bytes
+
+    block = total(5, 32) - total(4, 32)
+    rows, width, inner = 2 * 32, 24, 40
+    assert block == {
+        # queries, keys, values, torch's output of attention and a number a token and head, the mask as numbers, GELU's input
+        "none": 2 * norm_bytes(rows, width) + 8 * rows * (4 * width + 3 + 1 + inner),
+        "layers": 2 * norm_bytes(rows, width),
+        "blocks": norm_bytes(rows, width),
+    }[mode]
+    assert total(5, 16) - total(4, 16) == block // 2
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -514,7 +542,7 @@ def test_what_swin_keeps():
     assert held.pop("weight_gradients") == 8 * 12 * 16
     # the embedding's own norm too
     assert held.pop("layer_norm") == sum(norm_bytes(2 * tokens, width) for tokens, width in [(64, 12), *sizes])
-    # one map of regions for a shifted block: 8 x 8 tokens; stage 2 has 4 x 4, one window, no shift
+    # one map of regions for the shifted block of stage 1: 8 x 8 tokens; stage 2 has one window, which is not shifted
     assert held.pop("recipes") == 8 * 64
     assert set(held.values()) == {0}
     blocks = attach(attached.detach(), classifier="head", recompute="blocks")
@@ -650,9 +678,26 @@ class InPlace(nn.Module):
         return self.classifier(out.mean(1))
 
 
+class OnResults(InPlace):
+    """Changes in place what comes out of the functions that keep recipes."""
+
+    def forward(self, x):
+        y = self.norm(self.embed(x))
+        scores = self.q(y) @ self.k(y).transpose(1, 2)
+        scores += 1
+        y = F.softmax(scores, -1) @ self.v(y)
+        y -= 1
+        y = F.gelu(self.up(y))
+        y *= 2
+        y = self.norm(y)
+        y.mul_(3)
+        return self.classifier(self.down(y).mean(1))
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_in_place_operations_cancel_recipes(mode):
-    model = shaken(InPlace())
+@pytest.mark.parametrize("kind", [InPlace, OnResults])
+def test_in_place_operations_cancel_recipes(kind, mode):
+    model = shaken(kind())
     x = torch.randn(3, 4, 5, dtype=torch.float64)
     for seed in range(4):
         check(model, x, random_channels(model, "classifier", seed) | {"embed": [0, 2]}, "classifier", mode)
