@@ -310,7 +310,7 @@ class _Softmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (out,) = ctx.kept.values(ctx)
-        return None, torch._softmax_backward_data(grad, out, ctx.dim, ctx.dtype), None
+        return None, torch._softmax_backward_data(grad, out, ctx.dim, out.dtype).to(ctx.dtype), None
 
 
 # --- the scope -----------------------------------------------------------------------------------
@@ -354,25 +354,21 @@ for _name in """
 for _name in "radd rsub rmul rtruediv rdiv rpow pow eq and or xor invert".split():
     _know(0, getattr(Tensor, f"__{_name}__"))
 
-_TRACED: dict[Callable, Callable] = {}
-
-
+@functools.cache
 def _inside(function: Callable) -> Callable:
-    """torch's own attention module's function, so that a mode sees the functions that it calls.
+    """A function of torch that is written in Python, so that a mode sees the functions that it calls.
 
-    A mode is told of such a function as a whole. The same code with a name that says that nobody listens
+    A mode is told of such a function as a whole. The same code, under the impression that nobody listens,
     runs on to the functions within, of which the mode is told.
     """
-    if function not in _TRACED:
-        names = dict(function.__globals__, has_torch_function=lambda _tensors: False)
-        copied = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
-        copied.__kwdefaults__ = function.__kwdefaults__
-        _TRACED[function] = copied
-    return _TRACED[function]
+    names = dict(function.__globals__, has_torch_function=lambda _tensors: False)
+    copied = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
 
 
 class Scope(TorchFunctionMode):
-    """Watches one forward pass of an attached model; see :func:`scoped`.
+    """Watches one forward pass of an attached model; :class:`Scoped` opens and closes it.
 
     ``layers`` maps the id of a counterpart's whole weight to the counterpart, so that a weight that is used
     through ``F.linear`` runs as the layer. ``constants`` are the storages of parameters and buffers.
@@ -392,7 +388,7 @@ class Scope(TorchFunctionMode):
         special = _SPECIAL.get(func)
         if special is None and func not in _PRODUCTS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if special is not None and (special in _ALWAYS or self.watches()):
+        if special is not None and "out" not in kwargs and (special in _ALWAYS or self.watches()):
             out = special(self, *args, **kwargs)
             if out is not NotImplemented:
                 return out
@@ -404,6 +400,12 @@ class Scope(TorchFunctionMode):
         """Whether recipes are made and used now."""
         return self.depth >= 0 and torch.is_grad_enabled() and not _claimed()
 
+    def close(self) -> None:
+        """Forget all: what comes out of the model must not keep the roots of its recipe."""
+        self.tags.clear()
+        self.held.clear()
+        self.assembled.clear()
+
     # recipes
 
     def record(self, func, args, kwargs, out) -> None:
@@ -413,7 +415,10 @@ class Scope(TorchFunctionMode):
 
     def note(self, func, args, kwargs, out) -> None:
         """:meth:`record`, whether or not gradients are recorded."""
-        if type(out) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(out) or not self._fills(out):
+        if (
+            type(out) is not Tensor or out.layout is not torch.strided or out.is_nested
+            or torch._C._functorch.is_functorch_wrapped_tensor(out) or not self._fills(out)
+        ):  # fmt: skip
             return
         children, leaves = [], {}
         try:
@@ -568,16 +573,16 @@ class Scope(TorchFunctionMode):
         ):  # fmt: skip
             self.tags.pop(key, None)  # recipes of what comes later begin here
             found = None
-        affine = [tensor for tensor in (weight, bias) if tensor is not None]
-        if found is None or not input.requires_grad or any(tensor.requires_grad for tensor in affine):
-            if input.requires_grad:
+        operands = [input] + [tensor for tensor in (weight, bias) if tensor is not None]
+        if found is None or not input.requires_grad:
+            if any(operand.requires_grad for operand in operands):
                 self.hold(input)
             return NotImplemented
-        kept = self.kept("layer_norm", input)
+        kept = self.kept("layer_norm", *operands)
         if kept is None:
             return NotImplemented
-        function = functools.partial(_layer_norm, normalized_shape, weight, bias, eps)
-        out = _Again.apply(function, kept, input)
+        function = functools.partial(_layer_norm, normalized_shape, eps, weight is not None)
+        out = _Again.apply(function, kept, *operands)
         self.record(F.layer_norm, (input, normalized_shape, weight, bias, eps), {}, out)
         return out
 
@@ -596,15 +601,18 @@ class Scope(TorchFunctionMode):
         self.record(F.relu, (input,), {}, out)
         return out
 
-    def matmul(self, a: Tensor, b: Tensor):
-        if min(a.dim(), b.dim()) < 2 or not (a.requires_grad or b.requires_grad):
+    def matmul(self, input: Tensor, other: Tensor):
+        if min(input.dim(), other.dim()) < 2 or not (input.requires_grad or other.requires_grad):
             return NotImplemented
-        kept = self.kept("attention", a if b.requires_grad else None, b if a.requires_grad else None)
+        kept = self.kept("attention", input if other.requires_grad else None, other if input.requires_grad else None)
         if kept is None:
             return NotImplemented
-        out = _Product.apply(kept, a, b)
-        self.record(torch.matmul, (a, b), {}, out)
+        out = _Product.apply(kept, input, other)
+        self.record(torch.matmul, (input, other), {}, out)
         return out
+
+    def bmm(self, input: Tensor, mat2: Tensor):
+        return self.matmul(input, mat2)
 
     def softmax(self, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None):
         if not input.requires_grad or dim is None or dtype is not None:
@@ -632,7 +640,9 @@ class Scope(TorchFunctionMode):
             return _inside(F.multi_head_attention_forward)(*args, **kwargs)
 
 
-def _layer_norm(shape, weight, bias, eps, x: Tensor) -> Tensor:
+def _layer_norm(shape, eps, weighted: bool, x: Tensor, *affine: Tensor) -> Tensor:
+    weight = affine[0] if weighted else None
+    bias = affine[-1] if len(affine) > weighted else None
     return F.layer_norm(x, shape, weight, bias, eps)
 
 
@@ -651,9 +661,9 @@ _SPECIAL = {
     torch.softmax: Scope.softmax_of,
     Tensor.softmax: Scope.softmax_of,
     torch.matmul: Scope.matmul,
-    torch.bmm: Scope.matmul,
     Tensor.matmul: Scope.matmul,
-    Tensor.bmm: Scope.matmul,
+    torch.bmm: Scope.bmm,
+    Tensor.bmm: Scope.bmm,
     F.scaled_dot_product_attention: Scope.attention,
     F.multi_head_attention_forward: Scope.multi_head,
 }
@@ -694,6 +704,7 @@ class Scoped:
                 return self.__wrapped__(*args, **kwargs)
         finally:
             _state.scope = None
+            scope.close()
 
     def enter(self) -> None:
         self.module.__dict__["forward"] = self

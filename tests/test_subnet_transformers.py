@@ -619,7 +619,46 @@ def test_what_was_kept_goes_with_the_graph():
                 gc.enable()
 
 
+@pytest.mark.parametrize("mode", ["layers", "blocks"])
+def test_what_comes_out_does_not_keep_what_it_was_made_of(mode):
+    model, x, classifier = made("bert")
+    attached = attach(model, classifier=classifier, recompute=mode)
+    attached.select({"net.bert.encoder.layer.0.output.dense": [0]})
+    roots = []
+    hook = model.net.bert.embeddings.word_embeddings.register_forward_hook(lambda m, i, out: roots.append(weakref.ref(out)))
+    gc.disable()
+    try:
+        features = model.net.bert(x).last_hidden_state.detach()
+        assert len(roots) == 1 and roots[0]() is None and features.shape == (3, 16, 24)
+    finally:
+        gc.enable()
+        hook.remove()
+
+
 # --- changes in between, in-place operations ---------------------------------------------------------
+
+
+def test_a_norm_that_changes_between_the_passes_is_an_error():
+    """Whose output nobody else needs again: only its own gradient shows it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.first, self.b, self.second = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.LayerNorm(8)
+            self.classifier = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.classifier(self.second(self.b(self.first(self.a(x)))))
+
+    for changed in ("second.weight", "second.bias", "first.weight"):
+        model = shaken(Net())
+        attached = attach(model, classifier="classifier", recompute="blocks")
+        attached.select({"a": [0]})
+        loss = model(torch.randn(4, 8, dtype=torch.float64)).sum()
+        with torch.no_grad():
+            model.get_parameter(changed).add_(1)
+        with pytest.raises(RuntimeError, match="changed between forward and backward|modified by an inplace operation"):
+            loss.backward()
 
 
 @pytest.mark.parametrize("mode", ["layers", "blocks"])
