@@ -15,14 +15,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from step import PEFT, _Trained, milliseconds
+from step import PEFT, Contender, _Trained, milliseconds, training
 from torch import nn
 
-from medyate import costs, memory, networks
+from medyate import costs, networks
 from medyate.costs import Layer
 from medyate.dense import Dense
 from medyate.recompute import RECOMPUTE
@@ -35,33 +34,8 @@ CLASSES = 10
 OURS = "ours, recompute layers"
 
 
-@dataclass
-class Way:
-    """One way to train: ``step`` takes a whole step; ``trained`` counts the backbone's weights."""
-
-    name: str
-    step: Callable[[], object]
-    kept: memory.Kept
-    trained: int
-
-
 def build(network: str) -> nn.Module:
     return networks.build(network, weights="random", classes=CLASSES, generator=torch.Generator().manual_seed(0))
-
-
-def way(name: str, model: nn.Module, attached, x, labels) -> Way:
-    """A way that trains what ``attached`` says, by plain SGD."""
-    parameters = attached.parameters()
-    optimizer = torch.optim.SGD(parameters, lr=1e-3)
-    kept = memory.measure(model, attached.classifier, optimizer, x, labels)
-    inside = {id(parameter) for parameter in attached.classifier.parameters()}
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), labels).backward()
-        optimizer.step()
-
-    return Way(name, step, kept, sum(p.numel() for p in parameters if id(p) not in inside))
 
 
 def uniform(layers: Sequence[Layer], budget: int, seed: int = 0) -> Selection:
@@ -98,7 +72,7 @@ def lora_targets(network: str, layers: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in layers if layer.name.endswith(wanted)]
 
 
-def lora(network: str, weights: int, x, labels, layers: Sequence[Layer]) -> Way | None:
+def lora(network: str, weights: int, x, labels, layers: Sequence[Layer]) -> Contender | None:
     """LoRA of the rank that trains about as many weights, at least 1."""
     try:
         from medyate._torchvision import torchvision
@@ -116,29 +90,29 @@ def lora(network: str, weights: int, x, labels, layers: Sequence[Layer]) -> Way 
     adapted = peft.get_peft_model(model, options).train()
     classifier = adapted.base_model.model.classifier
     inner = adapted.base_model.model  # peft's own forward expects a model of transformers
-    found = way(f"LoRA, rank {rank} (peft {peft.__version__})", inner, _Trained(inner, classifier), x, labels)
+    found = training(f"LoRA, rank {rank} (peft {peft.__version__})", inner, _Trained(inner, classifier), x, labels)
     inside = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     found.trained = sum(p.numel() for p in inner.parameters() if p.requires_grad) - inside
     return found
 
 
-def ways(network: str, selection: Selection, layers: Sequence[Layer], x, labels) -> list[Way]:
+def ways(network: str, selection: Selection, layers: Sequence[Layer], x, labels) -> list[Contender]:
     model = build(network)
     attached = Dense(model, classifier="classifier")
     attached.select({}, everything=True)
-    found = [way("full fine-tuning", model, attached, x, labels)]
+    found = [training("full fine-tuning", model, attached, x, labels)]
     model = build(network)
     attached = Dense(model, classifier="classifier")
     attached.select(selection.channels)
-    found.append(way("dense-masked", model, attached, x, labels))
+    found.append(training("dense-masked", model, attached, x, labels))
     for mode in RECOMPUTE:
         model = build(network)
         attached = attach(model, classifier="classifier", recompute=mode)
         attached.select(selection.channels)
-        found.append(way(f"ours, recompute {mode}", model, attached, x, labels))
+        found.append(training(f"ours, recompute {mode}", model, attached, x, labels))
     model = build(network)
     attached = attach(model, classifier="classifier")
-    found.append(way("classifier only", model, attached, x, labels))
+    found.append(training("classifier only", model, attached, x, labels))
     ours = next(one for one in found if one.name == OURS)
     adapter = lora(network, ours.trained, x, labels, layers)
     return found if adapter is None else [*found, adapter]

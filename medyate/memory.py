@@ -2,7 +2,8 @@
 
 The paper's unit counts the selected weights' gradients and the selected inputs. An execution also
 holds one bit per rectified output behind the first selected layer, whatever train-mode batch norm
-saves, and what other operations of the model save. :func:`measure` counts all of it on a real step.
+saves, and what other operations of the model save: in a transformer the inputs of layer norms above all.
+:func:`measure` counts all of it on a real step, with recipes (:mod:`medyate.recompute`) at what they are made from.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 :func:`attach` turns the Conv2d, Linear, BatchNorm2d, ReLU and ReLU6 modules of any model into their
 counterparts below, in place, by changing their class; :meth:`Attached.detach` turns them back. The
 model stays the same object, its ``state_dict`` keeps its form, and the user's loop does not change.
+What else transformers consist of is functions, and stays; :mod:`medyate.recompute` watches them.
 
 A *selected* layer splits its weight in two: ``selected_weight``, a compact parameter of the
 selected input channels, which is what the optimiser sees, and the frozen rest. Together they take
@@ -333,8 +334,27 @@ def attach(
     ``norm_affine`` trains batch norm's weight and bias as well (with "train" only).
     ``fold`` lets a frozen batch norm and the activation behind it run inside the convolution
     where torch.fx shows that nothing else sees what is between them; a hook that is registered
-    later on such a convolution sees what comes out of all three. Functional activations
-    (``F.relu``) stay torch's own: their gradients are right, but they keep a whole tensor.
+    later on such a convolution sees what comes out of all three. In a network of convolutions,
+    functional activations (``F.relu``) stay torch's own: their gradients are right, but they keep a
+    whole tensor.
+
+    ``recompute`` is for transformers, more exactly for models with a linear layer, a layer norm or
+    an ``nn.MultiheadAttention`` outside the classifier; others ignore it. What their gradients need
+    besides the selected channels is computed again in the backward pass (:mod:`medyate.recompute`):
+
+    * "layers" keeps the input of each layer norm that the gradient passes, and its mean and
+      deviation, T (C + 2) numbers for T tokens of C features; in front of the first selected
+      layer it keeps nothing but what the first attention behind it is computed from;
+    * "blocks" keeps half as many of these inputs;
+    * "none" keeps what torch keeps: queries, keys, values, attention's output or probabilities, and
+      the inputs of layer norm and GELU.
+
+    A step takes longer by the products that are repeated, 7 of the 12 in a block of BERT with "layers", 8
+    with "blocks": measured, 1.3 and 1.4 to 1.5 times "none" (``benchmarks/README.md``), for a fifth and a
+    tenth of what it keeps. Weights that are used through a function, ``F.linear(x, layer.weight,
+    layer.bias)``, get compact gradients as well. Dropout that is on, regions of
+    ``torch.utils.checkpoint`` and functions that :mod:`medyate.recompute` does not know stay torch's
+    own; gradients are right in any case.
 
     With an ``example`` input, the attached model's output is checked against the model's own; a
     model for which they differ (one that counts on a side effect of an in-place operation, say)
