@@ -37,12 +37,13 @@ PEFT = "0.21.2"
 
 @dataclass
 class Contender:
-    """``step`` does a whole training step; ``kept_bytes`` and ``trained`` are the backbone's."""
+    """``step`` does a whole training step; ``kept_bytes`` (by part in ``kept``) and ``trained`` are the backbone's."""
 
     name: str
     step: Callable[[], object]
     kept_bytes: int | None
     trained: int
+    kept: memory.Kept | None = None
 
 
 def build(network: str, device: str) -> nn.Module:
@@ -63,7 +64,7 @@ def training(name, model, attached, images, labels) -> Contender:
         optimizer.step()
 
     trained = sum(p.numel() for p in parameters if id(p) not in inside)
-    return Contender(name, step, kept.total_bytes, trained)
+    return Contender(name, step, kept.total_bytes, trained, kept)
 
 
 class _Trained:

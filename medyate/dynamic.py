@@ -23,6 +23,7 @@ from . import costs, importance, memory, strategies
 from .dense import Dense
 from .errors import InputError, choose, whole
 from .ranking import Ranking
+from .recompute import RECOMPUTE
 from .strategies import Selection, Selector
 from .subnet import attach
 
@@ -59,7 +60,7 @@ class Subnet:
         one sample's shape, for the costs.
     k
         number of layers K in place of the strategy's rule.
-    batch_norm, norm_affine
+    batch_norm, norm_affine, recompute
         see :func:`medyate.subnet.attach`.
     norm_gradient
         which gradient a channel's norm is taken from (the paper leaves it open). "last", the
@@ -88,6 +89,7 @@ class Subnet:
         k: int | None = None,
         batch_norm: str = "frozen",
         norm_affine: bool = False,
+        recompute: str = "layers",
         execution: str = "subnet",
         depthwise: str = "eq4",
         norm_gradient: str = "last",
@@ -101,6 +103,7 @@ class Subnet:
         choose(execution, EXECUTIONS, "execution")
         choose(norm_gradient, NORM_GRADIENTS, "norm gradient")
         choose(count, COUNTS, "count")
+        choose(recompute, RECOMPUTE, "recompute mode")
         if isinstance(strategy, str):
             strategy = strategies.get(strategy)
         if strategy.uses_budget:
@@ -129,7 +132,7 @@ class Subnet:
                 # a generator of its own: torch's global one is the user's
                 example = torch.rand((1, *input_shape), generator=torch.Generator().manual_seed(0))
                 example = example.to(one.device, one.dtype)
-            self.attached = attach(model, example=example, **options)
+            self.attached = attach(model, example=example, recompute=recompute, **options)
         self.selection: Selection | None = None
         self._gathered: dict[str, tuple[Tensor, int]] = {}  # sum over steps, number of steps
         self._hooks: list = []

@@ -234,7 +234,9 @@ class Geometry:
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.linear:
-            return torch.nn.functional.linear(x, weight, bias)
+            out = torch.nn.functional.linear(x.flatten(0, -2), weight, bias)
+            # not a view, which what comes out of an autograd function must not be if it is changed in place
+            return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], len(weight)))
         return torch.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def rectified(self, x: Tensor, weight: Tensor, bias: Tensor | None, ceiling: float | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 The paper's unit counts the selected weights' gradients and the selected inputs. An execution also
 holds one bit per rectified output behind the first selected layer, whatever train-mode batch norm
-saves, and what other operations of the model save. :func:`measure` counts all of it on a real step.
+saves, and what other operations of the model save: in a transformer the inputs of layer norms above all.
+:func:`measure` counts all of it on a real step, with recipes (:mod:`medyate.recompute`) at what they are made from.
 """
 
 from __future__ import annotations
@@ -19,17 +20,25 @@ from torch.utils._pytree import tree_leaves
 
 from . import kernels
 from .costs import Layer, example_input, on_meta
-from .errors import choose
+from .errors import InputError, choose
 
 PARTS = (
     "selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state",
 )  # fmt: skip
+# Parts that are named only where something is held: what transformers keep (medyate.recompute).
+TRANSFORMER_PARTS = {
+    "layer_norm": "the layer norms' inputs and their statistics, two numbers a token",
+    "attention": "queries, keys, values, masks, probabilities, outputs of attention",
+    "activations": "inputs of GELU and SiLU, outputs of tanh",
+    "recipes": "other tensors that what is not kept is computed from again",
+}
 BYTES_PER_ELEMENT = 4  # the paper's unit is an fp32 number
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes that one training step holds. ``backbone`` by part; what belongs to the classifier and
+    """Bytes that one training step holds. ``backbone`` by part, each of :data:`PARTS` and those of
+    :data:`TRANSFORMER_PARTS` of which something is held; what belongs to the classifier and
     the loss, which stand outside the budget, in ``classifier_bytes``. ``peak_bytes`` is the most
     that the step held at once beyond what was there before it, outputs in passing included: the
     allocator's own figure on CUDA; on the CPU the sum of all live tensors after each operator (what
@@ -45,12 +54,44 @@ class Kept:
         return sum(self.backbone.values())
 
 
+_NAMED = {
+    "layer_norm": (nn.functional.layer_norm, torch.layer_norm),
+    "attention": (
+        nn.functional.scaled_dot_product_attention, nn.functional.multi_head_attention_forward,
+        nn.functional.softmax, torch.softmax, Tensor.softmax, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm,
+        torch.baddbmm, Tensor.baddbmm,
+    ),
+    "activations": (nn.functional.gelu, nn.functional.silu, torch.tanh, Tensor.tanh),
+}  # fmt: skip
+_PART_OF = {function: part for part, functions in _NAMED.items() for function in functions}
+
+
+class _Named(TorchFunctionMode):
+    """Tells the counter which function saves."""
+
+    def __init__(self, inside: list[str]):
+        super().__init__()
+        self.inside = inside
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        part = _PART_OF.get(func)
+        if part is None or "classifier" in self.inside:
+            return func(*args, **(kwargs or {}))
+        self.inside.append(part)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.inside.pop()
+
+
 class _Counter:
     """Counts each saved storage once, by the part that saved it first; parameters are not counted."""
 
+    only_counts = True  # its hooks change nothing of what is saved
+
     def __init__(self, model: nn.Module, classifier: nn.Module):
         self.model = model
-        self.parts = dict.fromkeys((*PARTS, "classifier"), 0)
+        self.parts = dict.fromkeys((*PARTS, *TRANSFORMER_PARTS, "classifier"), 0)
         # storages that are there anyway: weights, running statistics
         self.seen = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
         self.noted: dict[int, str] = {}
@@ -90,9 +131,12 @@ class _Counter:
         kernels.saved_listener = self.note
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
         self.hooks.__enter__()
+        self.named = _Named(self.inside)
+        self.named.__enter__()
         return self
 
     def __exit__(self, *exception):
+        self.named.__exit__(*exception)
         self.hooks.__exit__(*exception)
         kernels.saved_listener = None
         for handle in self.handles:
@@ -197,6 +241,7 @@ def measure(
             else:
                 parts["weight_gradients"] += gradient
                 parts["optimizer_state"] += state
+    parts = {part: size for part, size in parts.items() if size or part in PARTS}
     return Kept(parts, outside, peak.bytes, len(images))
 
 
@@ -204,7 +249,9 @@ def measure(
 
 
 class _Rectified(TorchFunctionMode):
-    """Counts rectified outputs between layers, in order of execution, on the meta device."""
+    """Counts rectified outputs between layers, in order of execution, on the meta device.
+
+    Other functions whose gradient needs a tensor have no place in this count, and are refused."""
 
     def __init__(self, names: dict[int, str]):
         super().__init__()
@@ -214,6 +261,11 @@ class _Rectified(TorchFunctionMode):
         kwargs = kwargs or {}
         out = on_meta(func, args, kwargs)
         name = getattr(func, "__name__", "")
+        if func in _PART_OF:
+            raise InputError(
+                f"the model calls {name!r}, whose gradient keeps more than masks (medyate.recompute); allowed: count 'paper', or "
+                "models of convolutions, batch norms and ReLUs"
+            )
         if func in (torch.conv2d, nn.functional.linear):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             if id(weight) in self.names:
@@ -278,16 +330,17 @@ def report(
 
     # the same checks, defaults and options as a run's
     checked = configs.RunConfig(
-        network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+        network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
         weights="random", batch_norm=batch_norm, ranking=ranking, count=count, seed=seed, batch_size=batch_size,
     )  # fmt: skip
     ready = _Prepared(checked, classes, device)
     ours, selection, layers = ready.step(batch_size), ready.selection, ready.layers
     everything = configs.RunConfig(
-        network=network, task="digits", strategy="Baseline", resolution=resolution, weights="random",
+        network=network, task=_task(network), strategy="Baseline", resolution=resolution, weights="random",
         batch_norm="train", batch_size=batch_size, seed=seed,
     )  # fmt: skip
     full = _Prepared(everything, classes, device).step(batch_size)
+    parts = [*PARTS, *(part for part in TRANSFORMER_PARTS if part in ours.backbone or part in full.backbone)]
     used = selection.used_elements(layers) if checked.budget else 0
     return {
         "network": checked.network,
@@ -301,12 +354,12 @@ def report(
         "used_elements": used,
         "selected_channels": selection.count,
         "budget_bytes": None if checked.budget is None else BYTES_PER_ELEMENT * checked.budget,
-        "kept_bytes": dict(ours.backbone),
+        "kept_bytes": {part: ours.backbone.get(part, 0) for part in parts},
         "kept_total_bytes": ours.total_bytes,
         "peak_bytes": ours.peak_bytes,
         "classifier_bytes": ours.classifier_bytes,
         "full_finetuning_bytes": full.total_bytes,
-        "full_finetuning_kept_bytes": dict(full.backbone),
+        "full_finetuning_kept_bytes": {part: full.backbone.get(part, 0) for part in parts},
         "outside_paper_unit": {
             "masks": "one bit per rectified output behind the first selected layer",
             "batch_norm": "what train-mode batch norm saves; nothing where it is frozen",
@@ -331,7 +384,7 @@ def compare(
 
     Each row has ``budget_bytes`` (the paper's, for one sample), ``paid_bytes`` (what the selection
     costs by eq. 4 for the whole batch: its activations once a sample, its gradients once), every
-    part of :data:`PARTS` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
+    part of ``Kept.backbone`` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
     (train-mode batch norm, the same batch). Random weights, as in :func:`report`. Raises
     :class:`InputError` for a strategy without a budget.
     """
@@ -342,7 +395,7 @@ def compare(
 
     def prepared(strategy: str, budget: int | None, batch_norm: str):
         checked = configs.RunConfig(
-            network=network, task="digits", strategy=strategy, budget=budget, resolution=resolution,
+            network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
             weights="random", batch_norm=batch_norm, seed=seed,
         )  # fmt: skip
         return checked, _Prepared(checked, 10, device)
@@ -365,12 +418,19 @@ def compare(
                         "batch_size": size,
                         "budget_bytes": BYTES_PER_ELEMENT * budget,
                         "paid_bytes": BYTES_PER_ELEMENT * (size * activations + weights),
-                        **{f"{part}_bytes": kept.backbone[part] for part in PARTS},
+                        **{f"{part}_bytes": held for part, held in kept.backbone.items()},
                         "kept_total_bytes": kept.total_bytes,
                         "full_finetuning_bytes": full[size],
                     }
                 )
     return rows
+
+
+def _task(network: str) -> str:
+    """A task of the network's kind; none of its data is read."""
+    from . import networks
+
+    return "digits" if networks.get(network).kind == "image" else "docstrings"
 
 
 class _Prepared:
@@ -384,7 +444,7 @@ class _Prepared:
         model = networks.build(config.network, weights="random", classes=classes)
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.layers = config.backbone_layers()
-        self.shape = (3, config.resolution, config.resolution)
+        self.shape = config.input_shape
         self.subnet = dynamic.Subnet(
             model, config.budget, config.declaration, input_shape=self.shape, classifier="classifier",
             ranking=rankings.load(config.network, config.ranking) if config.ranking else None,
@@ -398,8 +458,10 @@ class _Prepared:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.config.seed)
-        images = torch.randn((size, *self.shape), generator=generator)
         labels = torch.arange(size, device=self.device) % self.classes
+        if len(self.shape) == 1:  # token numbers, no padding
+            return torch.randint(1000, 20_000, (size, *self.shape), generator=generator).to(self.device), labels
+        images = torch.randn((size, *self.shape), generator=generator)
         return images.to(self.device, memory_format=torch.channels_last), labels
 
     def step(self, size: int) -> Kept:

@@ -3,6 +3,7 @@
 :func:`attach` turns the Conv2d, Linear, BatchNorm2d, ReLU and ReLU6 modules of any model into their
 counterparts below, in place, by changing their class; :meth:`Attached.detach` turns them back. The
 model stays the same object, its ``state_dict`` keeps its form, and the user's loop does not change.
+What else transformers consist of is functions, and stays; :mod:`medyate.recompute` watches them.
 
 A *selected* layer splits its weight in two: ``selected_weight``, a compact parameter of the
 selected input channels, which is what the optimiser sees, and the frozen rest. Together they take
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from . import kernels
+from . import kernels, recompute as recomputing
 from .errors import InputError, choose
 
 BATCH_NORMS = {
@@ -46,7 +47,10 @@ class _Split:
     def weight(self) -> Tensor:
         """The whole weight in its usual form, differentiable in ``selected_weight``."""
         whole = self._parameters.get("weight")
-        return self._assemble() if whole is None else whole
+        if whole is not None:
+            return whole
+        scope = recomputing.current()
+        return self._assemble() if scope is None else scope.assemble(self)
 
     @property
     def channels(self) -> Tensor | None:
@@ -241,6 +245,11 @@ class SubnetConv2d(_Split, nn.Conv2d):
 
 class SubnetLinear(_Split, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
+        scope = recomputing.current()
+        return self.run(x) if scope is None else scope.project(x, self)
+
+    def run(self, x: Tensor) -> Tensor:
+        """The layer itself, whoever watches."""
         if x.dim() == 1:
             return super().forward(x.unsqueeze(0)).squeeze(0)
         return super().forward(x)
@@ -295,11 +304,14 @@ def _refuse_gradients(module: nn.Module, selected: nn.Parameter | None = None) -
 _COUNTERPARTS = {
     nn.Conv2d: SubnetConv2d,
     nn.Linear: SubnetLinear,
+    nn.modules.linear.NonDynamicallyQuantizableLinear: SubnetLinear,  # nn.MultiheadAttention's projection
     nn.ReLU: SubnetReLU,
     nn.ReLU6: SubnetReLU6,
     nn.BatchNorm2d: SubnetBatchNorm2d,
 }
 SELECTABLE = (nn.Conv2d, nn.Linear)
+# A model that has one of these outside its classifier runs under a scope (medyate.recompute).
+_WATCHED = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention)
 
 
 # --- attaching ---------------------------------------------------------------------------------
@@ -312,6 +324,7 @@ def attach(
     batch_norm: str = "frozen",
     norm_affine: bool = False,
     fold: bool = True,
+    recompute: str = "layers",
     example: Tensor | None = None,
 ) -> Attached:
     """Turn ``model`` into one that keeps only what a selection pays for. In place.
@@ -321,21 +334,41 @@ def attach(
     ``norm_affine`` trains batch norm's weight and bias as well (with "train" only).
     ``fold`` lets a frozen batch norm and the activation behind it run inside the convolution
     where torch.fx shows that nothing else sees what is between them; a hook that is registered
-    later on such a convolution sees what comes out of all three. Functional activations
-    (``F.relu``) stay torch's own: their gradients are right, but they keep a whole tensor.
+    later on such a convolution sees what comes out of all three. In a network of convolutions,
+    functional activations (``F.relu``) stay torch's own: their gradients are right, but they keep a
+    whole tensor.
+
+    ``recompute`` is for transformers, more exactly for models with a linear layer, a layer norm or
+    an ``nn.MultiheadAttention`` outside the classifier; others ignore it. What their gradients need
+    besides the selected channels is computed again in the backward pass (:mod:`medyate.recompute`):
+
+    * "layers" keeps the input of each layer norm that the gradient passes, and its mean and
+      deviation, T (C + 2) numbers for T tokens of C features; in front of the first selected
+      layer it keeps nothing but what the first attention behind it is computed from;
+    * "blocks" keeps half as many of these inputs;
+    * "none" keeps what torch keeps: queries, keys, values, attention's output or probabilities, and
+      the inputs of layer norm and GELU.
+
+    A step takes longer by the products that are repeated, 7 of the 12 in a block of BERT with "layers", 8
+    with "blocks": measured, 1.3 and 1.4 to 1.5 times "none" (``benchmarks/README.md``), for a fifth and a
+    tenth of what it keeps. Weights that are used through a function, ``F.linear(x, layer.weight,
+    layer.bias)``, get compact gradients as well. Dropout that is on, regions of
+    ``torch.utils.checkpoint`` and functions that :mod:`medyate.recompute` does not know stay torch's
+    own; gradients are right in any case.
 
     With an ``example`` input, the attached model's output is checked against the model's own; a
     model for which they differ (one that counts on a side effect of an in-place operation, say)
     is given back unchanged with an :class:`InputError`.
     """
     choose(batch_norm, BATCH_NORMS, "batch norm mode")
+    choose(recompute, recomputing.RECOMPUTE, "recompute mode")
     if norm_affine and batch_norm != "train":
         raise InputError(f"norm_affine {norm_affine!r} needs batch norm mode 'train', not {batch_norm!r}")
     modules = dict(model.named_modules())
     choose(classifier, modules, "classifier module")
     if any(type(module) in _COUNTERPARTS.values() for module in modules.values()):
         raise InputError("the model is attached already; detach it first")
-    attached = Attached(model, classifier, batch_norm, norm_affine)
+    attached = Attached(model, classifier, batch_norm, norm_affine, recompute)
     expected = _output(model, example) if example is not None else None
     try:
         attached._enter(fold)
@@ -373,12 +406,15 @@ def _evaluation(model: nn.Module):
 class Attached:
     """A model that runs as a subnet; made by :func:`attach`."""
 
-    def __init__(self, model: nn.Module, classifier: str, batch_norm: str, norm_affine: bool):
+    def __init__(
+        self, model: nn.Module, classifier: str, batch_norm: str, norm_affine: bool, recompute: str = "layers"
+    ):
         self.model, self.classifier_name = model, classifier
-        self.batch_norm, self.norm_affine = batch_norm, norm_affine
+        self.batch_norm, self.norm_affine, self.recompute = batch_norm, norm_affine, recompute
         self.classifier = model.get_submodule(classifier)
         self._entered: dict[nn.Module, type] = {}
         self._handles: list = []
+        self._scoped: list[recomputing.Scoped] = []
         self._required = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
     def _enter(self, fold: bool) -> None:
@@ -427,6 +463,27 @@ class Attached:
                 if isinstance(activation, (SubnetReLU, SubnetReLU6)):
                     convolution.__dict__.update(rectifies=True, ceiling=activation.ceiling)
                     activation.__dict__["absorbed"] = True
+
+        others = [module for module in model.modules() if module not in inside_classifier]
+        if any(isinstance(module, _WATCHED) for module in others):
+            self._scoped = [recomputing.Scoped(module, self) for module in others if _runs(module)]
+            for scoped in self._scoped:
+                scoped.enter()
+
+    def scope(self) -> recomputing.Scope:
+        """What watches one forward pass."""
+        layers = {
+            id(module._parameters["weight"]): module
+            for module in self._entered
+            if isinstance(module, SubnetLinear) and "weight" in module._parameters
+        }
+        constants = {
+            tensor.untyped_storage()._cdata
+            for module in self.model.modules()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        }
+        return recomputing.Scope(self.recompute, layers, constants)
 
     def _freezes(self, norm: nn.BatchNorm2d) -> bool:
         return self.batch_norm == "frozen" and norm.track_running_stats
@@ -513,12 +570,20 @@ class Attached:
                 module.__dict__.pop(name, None)
             module.__class__ = former
         self._entered = {}
+        for scoped in self._scoped:
+            scoped.leave()
+        self._scoped = []
         for handle in self._handles:
             handle.remove()
         self._handles = []
         for parameter, required in self._required.items():
             parameter.requires_grad_(required)
         return self.model
+
+
+def _runs(module: nn.Module) -> bool:
+    """Whether a module's forward may open a scope."""
+    return not isinstance(module, (_Split, nn.ModuleList, nn.ModuleDict, torch.jit.ScriptModule))
 
 
 def fitting(name: str, chosen: Sequence[int], count: int) -> Tensor:

@@ -151,6 +151,20 @@ def test_the_report_and_its_goal():
     assert everything["full_finetuning_bytes"] >= 50 * everything["kept_total_bytes"]
 
 
+@pytest.mark.parametrize("network", ["swin-t", "minilm-l6"])
+def test_the_report_of_a_transformer(network):
+    if network == "minilm-l6":
+        pytest.importorskip("transformers")
+    found = memory.report(network, 27_946, "Det RGN")
+    kept, full = found["kept_bytes"], found["full_finetuning_kept_bytes"]
+    assert set(kept) == set(full) and set(memory.PARTS) < set(kept) <= {*memory.PARTS, *memory.TRANSFORMER_PARTS}
+    assert found["kept_total_bytes"] == sum(kept.values()) and found["full_finetuning_bytes"] == sum(full.values())
+    assert kept["selected_activations"] + kept["weight_gradients"] == 4 * found["used_elements"]
+    assert kept["other"] == kept["masks"] == 0 and found["full_finetuning_bytes"] > 20 * found["kept_total_bytes"]
+    with pytest.raises(InputError, match="the model calls 'layer_norm', whose gradient keeps more than masks .* allowed: count 'paper'"):
+        memory.report(network, 27_946, "Det RGN", count="everything")
+
+
 def test_a_batch_norm_that_trains_holds_far_more():
     frozen, train = (memory.report("mcunet", 15_936, batch_norm=mode) for mode in ("frozen", "train"))
     assert frozen["kept_bytes"]["batch_norm"] == 0
