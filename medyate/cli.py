@@ -422,10 +422,10 @@ def select(network, seed, as_json, **values):
     Strategies that need the whole gradient first (Det, Prob) are shown by `medyate run`.
     """
     from . import dynamic, finetune, networks as registry, ranking as rankings
-    from .config import RunConfig
+    from .config import RunConfig, stand_in_task
 
     values = _given(values)
-    config = RunConfig.of({"network": network, "task": "digits", "seed": seed, **values})
+    config = RunConfig.of({"network": network, "task": stand_in_task(network), "seed": seed, **values})
     if config.declaration.needs_whole_gradient:
         raise InputError(f"strategy {config.strategy!r} chooses by the gradient of a task; allowed here: the others")
     # others choose by no weight; the folded networks have layers of their own

@@ -12,6 +12,7 @@ the second sentence.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,7 +146,10 @@ def _transformers(*names: str) -> list[type]:
     except ImportError:
         pass
     try:
-        import transformers
-    except ImportError:
+        with warnings.catch_warnings():  # in a notebook without widgets its progress bars complain
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import transformers
+
+            return [getattr(transformers, name) for name in names]  # this imports the rest
+    except ModuleNotFoundError:
         raise InputError(f"text networks need the package transformers, which is not installed; allowed: {EXTRA}") from None
-    return [getattr(transformers, name) for name in names]

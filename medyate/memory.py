@@ -330,13 +330,13 @@ def report(
 
     # the same checks, defaults and options as a run's
     checked = configs.RunConfig(
-        network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
+        network=network, task=configs.stand_in_task(network), strategy=strategy, budget=budget, resolution=resolution,
         weights="random", batch_norm=batch_norm, ranking=ranking, count=count, seed=seed, batch_size=batch_size,
     )  # fmt: skip
     ready = _Prepared(checked, classes, device)
     ours, selection, layers = ready.step(batch_size), ready.selection, ready.layers
     everything = configs.RunConfig(
-        network=network, task=_task(network), strategy="Baseline", resolution=resolution, weights="random",
+        network=network, task=configs.stand_in_task(network), strategy="Baseline", resolution=resolution, weights="random",
         batch_norm="train", batch_size=batch_size, seed=seed,
     )  # fmt: skip
     full = _Prepared(everything, classes, device).step(batch_size)
@@ -395,7 +395,7 @@ def compare(
 
     def prepared(strategy: str, budget: int | None, batch_norm: str):
         checked = configs.RunConfig(
-            network=network, task=_task(network), strategy=strategy, budget=budget, resolution=resolution,
+            network=network, task=configs.stand_in_task(network), strategy=strategy, budget=budget, resolution=resolution,
             weights="random", batch_norm=batch_norm, seed=seed,
         )  # fmt: skip
         return checked, _Prepared(checked, 10, device)
@@ -424,13 +424,6 @@ def compare(
                     }
                 )
     return rows
-
-
-def _task(network: str) -> str:
-    """A task of the network's kind; none of its data is read."""
-    from . import networks
-
-    return "digits" if networks.get(network).kind == "image" else "docstrings"
 
 
 class _Prepared:
