@@ -37,10 +37,10 @@ RECOMPUTE = {
     "blocks": "as layers, and of each block's two layer norms only one keeps its input: attention runs again as a whole",
 }
 
-# How many products (linear layers, matrix products) in a row a recipe may repeat, and how many lie at most
-# behind a layer norm's input that is not kept. A block's attention half is query, scores, mixture, projection: 4;
-# the linear layer behind the next layer norm, which makes GELU's input, the fifth.
-_DEPTHS = {"layers": (2, 0), "blocks": (6, 4)}
+# How many products (linear layers, matrix products) in a row a recipe may repeat, and how many at most to make a
+# layer norm's input, which is kept otherwise. A block's attention half is query, scores, mixture, projection: 4;
+# the linear layer behind the next layer norm, which makes GELU's input, is the fifth, the one behind GELU the sixth.
+_DEPTHS = {"none": (-1, -1), "layers": (2, -1), "blocks": (6, 4)}
 
 
 # --- recipes -----------------------------------------------------------------------------------
@@ -376,8 +376,7 @@ class Scope(TorchFunctionMode):
 
     def __init__(self, recompute: str, layers: Mapping[int, nn.Module], constants: set[int]):
         super().__init__()
-        self.recompute = recompute
-        self.depth, self.norm_depth = _DEPTHS.get(recompute, (-1, -1))
+        self.depth, self.norm_depth = _DEPTHS[recompute]
         self.layers, self.constants = layers, constants
         self.assembled: dict[int, tuple] = {}  # id of an assembled weight -> (its weak reference, its layer)
         self.tags: dict[int, _Tag] = {}
@@ -388,7 +387,7 @@ class Scope(TorchFunctionMode):
         special = _SPECIAL.get(func)
         if special is None and func not in _PRODUCTS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if special is not None and "out" not in kwargs and (special in _ALWAYS or self.watches()):
+        if special is not None and "out" not in kwargs and (self.watches() or special in _ALWAYS and not _claimed()):
             out = special(self, *args, **kwargs)
             if out is not NotImplemented:
                 return out
@@ -568,7 +567,7 @@ class Scope(TorchFunctionMode):
         key = _storage(input)
         found = self.recipe(input, key)
         if (
-            found is None or found[0].depth > self.norm_depth or self.recompute == "layers"
+            found is None or found[0].depth > self.norm_depth
             or self._price(found[1].values()) > input.untyped_storage().nbytes()
         ):  # fmt: skip
             self.tags.pop(key, None)  # recipes of what comes later begin here
@@ -667,7 +666,7 @@ _SPECIAL = {
     F.scaled_dot_product_attention: Scope.attention,
     F.multi_head_attention_forward: Scope.multi_head,
 }
-_ALWAYS = (Scope.linear, Scope.multi_head)  # also where recipes are not
+_ALWAYS = (Scope.linear, Scope.multi_head)  # also where nothing is computed again
 
 
 # --- where a scope begins and ends -----------------------------------------------------------------
@@ -683,8 +682,8 @@ def current() -> Scope | None:
 class Scoped:
     """A module's ``forward`` that opens a scope if none is open, and closes it whatever happens.
 
-    Every module of an attached model has one, not the model alone: ``torch.utils.checkpoint`` runs modules
-    again in the backward pass, and must find what it found the first time. ``owner.scope()`` makes the scope.
+    Every module of an attached model has one, not the model alone, for it may be called by itself.
+    ``owner.scope()`` makes the scope.
     """
 
     def __init__(self, module: nn.Module, owner):

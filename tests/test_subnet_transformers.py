@@ -312,12 +312,34 @@ def test_checkpoints_of_the_user(mode, reentrant):
 
 
 class _Through(nn.Module):
-    def __init__(self, model):
+    def __init__(self, model, method="__call__"):
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
     def forward(self, x):
-        return checkpoint(self.model, x, use_reentrant=False)
+        return checkpoint(getattr(self.model, self.method), x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_checkpoints_of_functional_layers(mode):
+    """Code that is run again in the backward pass, outside of any module's call, and uses weights through functions."""
+
+    class Net(Functional):
+        def forward(self, x):
+            def inner(x):
+                return F.gelu(F.linear(x, self.a.weight, self.a.bias))
+
+            x = checkpoint(inner, x, use_reentrant=False)
+            return self.classifier(F.linear(x, self.b.weight, self.b.bias).mean(1))
+
+    model, x = shaken(Net()), torch.randn(2, 4, 6, dtype=torch.float64)
+    for chosen in ({"a": [0, 5]}, {"a": range(6), "b": [3]}):
+        check(model, x, chosen, "classifier", mode)
+    swins = shaken(swin())
+    for stage in (1, 3):
+        for number, block in enumerate(swins.features[stage]):
+            swins.features[stage][number] = _Through(block, "forward")
+    check(swins, images(), random_channels(swins, "head", 1), "head", mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
