@@ -350,7 +350,7 @@ def attach(
       the inputs of layer norm and GELU.
 
     A step takes longer by the products that are repeated, 7 of the 12 in a block of BERT with "layers", 8
-    with "blocks": measured, 1.3 and 1.4 to 1.5 times "none" (``benchmarks/README.md``), for a fifth and a
+    with "blocks": measured, 1.3 and 1.4 times "none" (``benchmarks/README.md``), for about a fifth and a
     tenth of what it keeps. Weights that are used through a function, ``F.linear(x, layer.weight,
     layer.bias)``, get compact gradients as well. Dropout that is on, regions of
     ``torch.utils.checkpoint`` and functions that :mod:`medyate.recompute` does not know stay torch's
