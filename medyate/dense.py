@@ -30,6 +30,7 @@ class Dense:
         self._required = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._hooks: list = []
         self._chosen: dict[str, Tensor] = {}
+        self._masks: dict[str, Tensor] = {}  # by layer, (C', C/groups, 1, ..)
         self._norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if batch_norm == "frozen":
             for norm in self._norms:
@@ -42,7 +43,7 @@ class Dense:
         wanted = {name: self._checked(name, modules, chosen) for name, chosen in channels.items()}
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._chosen = [], {}
+        self._hooks, self._chosen, self._masks = [], {}, {}
         for parameter in self.model.parameters():
             parameter.requires_grad_(everything)
             parameter.grad = None
@@ -57,7 +58,7 @@ class Dense:
         for name, indices in wanted.items():
             module = modules[name]
             indices = indices.to(module.weight.device)
-            mask = _mask(module, indices)
+            mask = self._masks[name] = _mask(module, indices)
             module.weight.requires_grad_(True)
             self._hooks.append(module.weight.register_hook(lambda grad, mask=mask: grad * mask))
             self._chosen[name] = indices
@@ -71,6 +72,14 @@ class Dense:
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def masks(self) -> dict[str, Tensor | None]:
+        """What is trained now, by parameter name: a mask that fits its gradient, None for all of it."""
+        return {
+            name: self._masks.get(name.removesuffix(".weight"))
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def refresh(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimiser the parameters that are trained now."""

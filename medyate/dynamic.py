@@ -171,7 +171,7 @@ class Subnet:
         for hook in self._hooks:  # a weight that is masked outlives the selection, its hook must not
             hook.remove()
         self._gathered, self._hooks = {}, []
-        if self.strategy.choice == "medyate" and self.norm_gradient != "last":
+        if self.gathers:
             for parameter in self._selected_weights():
                 self._hooks.append(parameter.register_post_accumulate_grad_hook(self._gather))
 
@@ -183,9 +183,22 @@ class Subnet:
         for name, rows in self.attached.gradients().items():
             owner = self.model.get_submodule(name)
             if getattr(owner, "selected_weight", owner.weight) is parameter:
-                value = rows.double().norm(dim=1) if self.norm_gradient == "mean_norm" else rows.double()
-                total, steps = self._gathered.get(name, (0, 0))
-                self._gathered[name] = (total + value, steps + 1)
+                self._add(name, rows)
+
+    def _add(self, name: str, rows: Tensor) -> None:
+        value = rows.double().norm(dim=1) if self.norm_gradient == "mean_norm" else rows.double()
+        total, steps = self._gathered.get(name, (0, 0))
+        self._gathered[name] = (total + value, steps + 1)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether every step's gradients count for the norms, not the last step's alone."""
+        return self.strategy.choice == "medyate" and self.norm_gradient != "last"
+
+    def gather(self) -> None:
+        """Count the gradients that the weights hold, for who puts them there without a backward pass."""
+        for name, rows in self.attached.gradients().items():
+            self._add(name, rows)
 
     def _norms(self) -> dict[str, Tensor]:
         """The selected channels' norms by layer, (k,) each, in the selection's order."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import importance, networks, ranking, runs, schemes, storage, strategies, tasks, tokens
 from .config import RankConfig, RunConfig
@@ -24,6 +24,7 @@ Progress = Callable[[dict[str, Any]], None]
 # Streams of random numbers of one seed, apart from one another: a strategy that draws more channels
 # must not change the data that the run sees.
 _STREAMS = ("classifier", "data", "selection", "probe")
+TEST_BATCH = 100  # images
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
@@ -52,15 +53,34 @@ def learning_rate(step: int, steps_per_epoch: int, config: RunConfig | RankConfi
 
 def evaluate(model: nn.Module, batches) -> tuple[float, float]:
     """Mean loss and top-1 in percent."""
+    loss, right, count = summed(model, batches)
+    return float(loss) / count, 100 * int(right) / count
+
+
+def summed(model: nn.Module, batches) -> tuple[Tensor, Tensor, int]:
+    """Summed loss (float64) and right answers of the images of ``batches``, and how many images.
+
+    Logits are (N, classes) for labels (N,), and the sums have no dimension; or (N, runs, classes)
+    for labels (N, runs), and the sums are (runs,). The device is asked for nothing on the way.
+    """
     model.eval()
-    loss = right = count = 0
+    loss, right, count = 0, 0, 0
     with torch.no_grad():
         for images, labels in batches:
             output = model(images)
-            loss += float(nn.functional.cross_entropy(output, labels, reduction="sum"))
-            right += int((output.argmax(1) == labels).sum())
+            if labels.dim() == 1:
+                value = nn.functional.cross_entropy(output, labels, reduction="sum")
+            else:
+                value = nn.functional.cross_entropy(output.movedim(-1, 1), labels, reduction="none").sum(0)
+            loss = loss + value.double()
+            right = right + (output.argmax(-1) == labels).sum(0)
             count += len(labels)
-    return loss / count, 100 * right / count
+    return loss, right, count
+
+
+def test_row(loss: float, top1_percent: float) -> dict[str, float | None]:
+    """What the record says of an epoch's test."""
+    return {"test_loss": loss if math.isfinite(loss) else None, "test_top1_percent": top1_percent}
 
 
 def _network_totals(layers: tuple[Layer, ...]) -> dict[str, int]:
@@ -78,19 +98,23 @@ def _peak_memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def load_data(config: RunConfig | RankConfig) -> tasks.ImageData | tokens.TokenData:
+    """The task of a config: images at its resolution, or texts in its network's tokens."""
+    network = networks.get(config.network)
+    if network.kind == "text":
+        return tokens.encode(tasks.load(config.task), network, config.resolution)
+    return tasks.load(config.task, resolution=config.resolution)
+
+
 class _Loop:
     """What runs and rankings share: data, model, schedule, one epoch, checkpoints."""
 
-    def __init__(self, config: RunConfig | RankConfig, device: str):
+    def __init__(self, config: RunConfig | RankConfig, device: str, data: tasks.ImageData | None = None):
         self.config, self.device = config, device_of(device)
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
         runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
-        network = networks.get(config.network)
-        if network.kind == "text":
-            self.data = tokens.encode(tasks.load(config.task), network, config.resolution)
-        else:
-            self.data = tasks.load(config.task, resolution=config.resolution)
+        self.data = load_data(config) if data is None else data
         self.model = networks.build(
             config.network,
             weights=config.weights,
@@ -107,9 +131,8 @@ class _Loop:
     def train(self, optimizer: torch.optim.Optimizer, after_backward: Callable[[], None] | None = None) -> dict:
         """One epoch of training; returns its row of the record."""
         self.model.train()
-        epoch = len(self.rows)
-        step = epoch * self.steps_per_epoch
-        loss_sum = torch.zeros((), device=self.device)
+        step = len(self.rows) * self.steps_per_epoch
+        loss_sum = torch.zeros((), device=self.device, dtype=next(self.model.parameters()).dtype)
         right = torch.zeros((), dtype=torch.long, device=self.device)
         count = 0
         batches = self.data.batches(
@@ -131,20 +154,20 @@ class _Loop:
             right += (output.detach().argmax(1) == labels).sum()
             count += len(labels)
             step += 1
-        mean_loss = float(loss_sum) / count
-        if not math.isfinite(mean_loss):
-            raise Diverged(f"the loss is {mean_loss} in epoch {epoch + 1}; a smaller learning rate may help")
-        return {
-            "epoch": epoch + 1,
-            "learning_rate": rate,
-            "train_loss": mean_loss,
-            "train_top1_percent": 100 * int(right) / count,
-        }
+        return self.train_row(rate, float(loss_sum) / count, 100 * int(right) / count)
 
-    def test(self) -> dict[str, float]:
-        batches = self.data.batches("test", 100, device=self.device, augment=False, channels_last=True)
-        loss, top1 = evaluate(self.model, batches)
-        return {"test_loss": loss if math.isfinite(loss) else None, "test_top1_percent": top1}
+    def train_row(self, rate: float, loss: float, top1_percent: float) -> dict[str, Any]:
+        """What the record says of an epoch's training; raises :class:`Diverged`."""
+        epoch = len(self.rows) + 1
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} in epoch {epoch}; a smaller learning rate may help")
+        return {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "train_top1_percent": top1_percent}
+
+    def test_batches(self):
+        return self.data.batches("test", TEST_BATCH, device=self.device, augment=False, channels_last=True)
+
+    def test(self) -> dict[str, float | None]:
+        return test_row(*evaluate(self.model, self.test_batches()))
 
     def save(self, **state: Any) -> None:
         """A checkpoint at an epoch's end; replaced atomically."""
@@ -155,7 +178,9 @@ class _Loop:
             {
                 "config": self.config.as_dict(), "rows": self.rows, "seconds": self.seconds,
                 "threads": torch.get_num_threads(),
-                "model": self.model.state_dict(), "data": self.data_generator.get_state(), **state,
+                # copies: of a tensor that is a part of a larger one, all of it would be written
+                "model": {name: value.clone() for name, value in self.model.state_dict().items()},
+                "data": self.data_generator.get_state(), **state,
             },
             buffer,
         )  # fmt: skip
@@ -239,90 +264,128 @@ def run(
     storage.writable("runs")  # before anything is computed
     if save_weights is not None:
         storage.check_file(save_weights)
-    loop = _Loop(config, device)
-    if force:
-        loop.checkpoint.unlink(missing_ok=True)
-    order = ranking.load(config.network, config.ranking) if config.ranking else None
-    subnet = Subnet(
-        loop.model,
-        config.budget,
-        config.declaration,
-        ranking=order,
-        input_shape=config.input_shape,
-        classifier="classifier",
-        k=config.layers,
-        batch_norm=config.batch_norm,
-        norm_affine=config.norm_affine,
-        execution=config.execution,
-        depthwise=config.depthwise,
-        norm_gradient=config.norm_gradient,
-        count=config.count,
-        fill=config.fill,
-        generator=generator(config.seed, "selection"),
-        scheme=scheme_for(config, loop.layers, loop.model),
-    )
-    probe_generator = generator(config.seed, "probe")
-    state = loop.resume()
-    if state is not None:
-        subnet.load_state_dict(state["subnet"])
-        probe_generator.set_state(state["probe"])
-    optimizer = torch.optim.SGD(
-        subnet.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-    while len(loop.rows) < config.total_epochs:
+    tuning = Tuning(config, device, force=force)
+    while not tuning.done:
+        tuning.choose()
         begun = time.perf_counter()
-        whole = _whole_gradient(subnet, loop, probe_generator)
-        probed = time.perf_counter()
-        subnet.next_epoch(optimizer, whole)
-        chosen = time.perf_counter()
-        row = loop.train(optimizer)
+        row = tuning.train(tuning.optimizer)
         trained = time.perf_counter()
-        row |= loop.test()
-        row |= {
-            "train_seconds": trained - chosen,
-            "test_seconds": time.perf_counter() - trained,
-            "probe_seconds": probed - begun,
-            "selection_seconds": chosen - probed,
-            **efficiency(subnet.selection, loop.layers),
-            "explored_percent": 100 * subnet.selector.explored_fraction,
-        }
-        loop.rows.append(row)
-        loop.seconds += time.perf_counter() - begun
-        loop.save(subnet=subnet.state_dict(), optimizer=optimizer.state_dict(), probe=probe_generator.get_state())
+        row |= tuning.test()
+        row |= {"train_seconds": trained - begun, "test_seconds": time.perf_counter() - trained}
+        row = tuning.end_epoch(row)
         if progress is not None:
             progress(row)
-    selector = subnet.selector
-    subnet.detach()
-    record = loop.record(
-        search_space={
-            "K": len(selector.ranked) if config.declaration.order else None,
-            "layers": list(selector.ranked),
-            "elements": selector.space.elements,
-            "alpha": selector.alpha if config.declaration.uses_budget else None,
-        },
-        test_top1_percent=loop.rows[-1]["test_top1_percent"],
-        selection={name: list(chosen) for name, chosen in subnet.selection.channels.items()}
-        if config.declaration.uses_budget
-        else {},
-    )
-    runs.write(record)
-    loop.checkpoint.unlink(missing_ok=True)
+    record = tuning.write()
     if save_weights is not None:
-        torch.save(loop.model.state_dict(), save_weights)
+        torch.save(tuning.model.state_dict(), save_weights)
     return record, False
 
 
-def _whole_gradient(subnet: Subnet, loop: _Loop, probe: torch.Generator):
-    """Channel norms of the whole gradient over some training batches, for the oracles."""
-    if not subnet.strategy.needs_whole_gradient:
-        return None
-    batches = loop.data.batches(
-        "train", loop.config.batch_size, generator=probe, device=loop.device, augment=True, channels_last=True
-    )
-    loop.model.train()
-    return subnet.channel_norms_of(islice(batches, loop.config.probe_batches))
+class Tuning(_Loop):
+    """The fine-tuning of one config, epoch by epoch; alone (:func:`run`) or in a stack.
+
+    An epoch is :meth:`choose`, training and a test, :meth:`end_epoch`; after the last one comes
+    :meth:`write`. Begins at the checkpoint of the config where there is one, unless ``force``.
+    ``data`` saves loading the task anew; ``execution`` may differ from the config's, which changes
+    no number beyond rounding.
+    """
+
+    def __init__(
+        self, config: RunConfig, device: str, *, force: bool = False, data: tasks.ImageData | None = None,
+        execution: str | None = None,
+    ):  # fmt: skip
+        super().__init__(config, device, data)
+        if force:
+            self.checkpoint.unlink(missing_ok=True)
+        self.subnet = Subnet(
+            self.model,
+            config.budget,
+            config.declaration,
+            ranking=ranking.load(config.network, config.ranking) if config.ranking else None,
+            input_shape=config.input_shape,
+            classifier="classifier",
+            k=config.layers,
+            batch_norm=config.batch_norm,
+            norm_affine=config.norm_affine,
+            execution=execution or config.execution,
+            depthwise=config.depthwise,
+            norm_gradient=config.norm_gradient,
+            count=config.count,
+            fill=config.fill,
+            generator=generator(config.seed, "selection"),
+            scheme=scheme_for(config, self.layers, self.model),
+        )
+        self.probe_generator = generator(config.seed, "probe")
+        state = self.resume()
+        if state is not None:
+            self.subnet.load_state_dict(state["subnet"])
+            self.probe_generator.set_state(state["probe"])
+        self.optimizer = torch.optim.SGD(
+            self.subnet.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._spent: dict[str, float] = {}
+
+    @property
+    def done(self) -> bool:
+        return len(self.rows) >= self.config.total_epochs
+
+    def choose(self) -> None:
+        """The next epoch's channels; for the oracles after a look at the whole gradient."""
+        begun = time.perf_counter()
+        whole = self._whole_gradient()
+        probed = time.perf_counter()
+        self.subnet.next_epoch(self.optimizer, whole)
+        self._spent = {"probe_seconds": probed - begun, "selection_seconds": time.perf_counter() - probed}
+
+    def _whole_gradient(self) -> dict[str, Tensor] | None:
+        """Channel norms of the whole gradient over some training batches, for the oracles."""
+        if not self.subnet.strategy.needs_whole_gradient:
+            return None
+        batches = self.data.batches(
+            "train", self.config.batch_size, generator=self.probe_generator, device=self.device, augment=True,
+            channels_last=True,
+        )  # fmt: skip
+        self.model.train()
+        return self.subnet.channel_norms_of(islice(batches, self.config.probe_batches))
+
+    def end_epoch(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Completes ``row`` (training, test and their seconds), keeps it, writes the checkpoint."""
+        row = {
+            **row,
+            **self._spent,
+            **efficiency(self.subnet.selection, self.layers),
+            "explored_percent": 100 * self.subnet.selector.explored_fraction,
+        }
+        self.rows.append(row)
+        self.seconds += sum(value for name, value in row.items() if name.endswith("_seconds"))
+        self.save(
+            subnet=self.subnet.state_dict(), optimizer=self.optimizer.state_dict(), probe=self.probe_generator.get_state()
+        )
+        return row
+
+    def write(self) -> dict[str, Any]:
+        """Writes the record of the finished run and gives it back; the model is a plain one again."""
+        selector, selection = self.subnet.selector, self.subnet.selection
+        self.subnet.detach()
+        uses_budget = self.config.declaration.uses_budget
+        record = self.record(
+            search_space={
+                "K": len(selector.ranked) if self.config.declaration.order else None,
+                "layers": list(selector.ranked),
+                "elements": selector.space.elements,
+                "alpha": selector.alpha if uses_budget else None,
+            },
+            test_top1_percent=self.rows[-1]["test_top1_percent"],
+            selection={name: list(chosen) for name, chosen in selection.channels.items()} if uses_budget else {},
+        )
+        shared = [row["stacked_runs"] for row in self.rows if "stacked_runs" in row]
+        if shared:
+            record["environment"] |= {"stacked_runs": max(shared), "execution": "dense"}
+        runs.write(record)
+        self.checkpoint.unlink(missing_ok=True)
+        return record
 
 
 def efficiency(selection: strategies.Selection, layers: tuple[Layer, ...]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ to eight bits between torchvision's steps.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,12 @@ class Draws:
 
     def __getitem__(self, rows: slice) -> "Draws":
         return Draws(self.boxes[rows], self.flips[rows], self.factors[rows], self.orders[rows])
+
+    @classmethod
+    def interleaved(cls, several: Sequence["Draws"]) -> "Draws":
+        """Those of several runs image by image: the first image of each, the second of each, .."""
+        columns = ("boxes", "flips", "factors", "orders")
+        return cls(*(torch.stack([getattr(one, name) for one in several], 1).flatten(0, 1) for name in columns))
 
     def to(self, device: torch.device) -> "Draws":
         """On ``device``, the factors as float32: not every device has float64."""

@@ -1,7 +1,8 @@
 """A loaded task: batches of normalised images and their labels, from decoded images."""
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,13 +92,48 @@ class ImageData:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if split == "test":
             return self._test_batches(batch_size, device, layout)
+        if augment:
+            return self._train_batches(*self._drawn(generator), batch_size, device, layout)
         count = len(self.train)
         order = torch.randperm(count, generator=generator) if generator else torch.arange(count)
-        draws = None
-        if augment:
-            heights, widths = self.decoded.heights[order], self.decoded.widths[order]
-            draws = draw(heights, widths, self.augmentation, generator)
-        return self._train_batches(order, draws, batch_size, device, layout)
+        return self._train_batches(order, None, batch_size, device, layout)
+
+    def _drawn(self, generator: torch.Generator) -> tuple[Tensor, Draws]:
+        """The order of an epoch's training images, and what is drawn for them in this order."""
+        order = torch.randperm(len(self.train), generator=generator)
+        heights, widths = self.decoded.heights[order], self.decoded.widths[order]
+        return order, draw(heights, widths, self.augmentation, generator)
+
+    def batches_of_runs(
+        self, batch_size: int, generators: Sequence[torch.Generator], *, device: str | torch.device = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of augmented training batches of several runs, side by side.
+
+        images: float32 [B, runs * 3, R, R], channels last, the channels of run r at 3 r to 3 r + 2;
+        labels: int64 [B, runs]. Run r sees what ``batches("train", ..)`` with its generator gives
+        it, on a GPU up to rounding, as images of all runs are augmented together.
+        """
+        whole(batch_size, "batch size", 1)
+        device = torch.device(device)
+        drawn = [self._drawn(generator) for generator in generators]  # now, as in `batches`
+        return self._batches_of_runs(drawn, batch_size, device)
+
+    def _batches_of_runs(self, drawn: list[tuple[Tensor, Draws]], batch_size: int, device: torch.device):
+        for start in range(0, len(self.train), batch_size):
+            rows = slice(start, start + batch_size)
+            indices = torch.stack([order[rows] for order, _ in drawn], 1)  # image by image, as the batch lies
+            draws = Draws.interleaved([draws[rows] for _, draws in drawn])
+            labels = self.train.labels[indices].to(device)
+            if device.type == "cpu":
+                channels = 3 * len(drawn)
+                images = torch.empty(
+                    len(indices), channels, self.resolution, self.resolution, memory_format=torch.channels_last
+                )
+                self._augment_on_cpu(indices.flatten(), draws, images.unflatten(1, (-1, 3)).unbind(0))
+            else:
+                images = self._augmented_on(device, indices.flatten(), draws)
+                images = images.unflatten(0, indices.shape).flatten(1, 2)
+            yield images.contiguous(memory_format=torch.channels_last), labels
 
     def _test_batches(self, batch_size: int, device: torch.device, layout: torch.memory_format):
         images = self._on(device, "test")
@@ -136,12 +172,16 @@ class ImageData:
         self, indices: Tensor, draws: Draws, layout: torch.memory_format
     ) -> Tensor:
         out = self._empty(len(indices), layout)
+        self._augment_on_cpu(indices, draws, [out])
+        return out
+
+    def _augment_on_cpu(self, indices: Tensor, draws: Draws, out: Sequence[Tensor]) -> None:
+        """Into ``out``: tensors [.., 3, R, R] of any strides, image by image."""
         columns = (draws.boxes, draws.flips, draws.factors, draws.orders)
         numbers = zip(indices.tolist(), *(column.tolist() for column in columns), strict=True)
         with _one_thread():
-            for one, (index, box, flip, factors, order) in zip(out, numbers, strict=True):
+            for one, (index, box, flip, factors, order) in zip(itertools.chain(*out), numbers, strict=True):
                 augment_one(self._image(index), box, flip, factors, order, one)
-        return out
 
     def _empty(self, count: int, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
         return torch.empty(count, 3, self.resolution, self.resolution, memory_format=layout)
