@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from . import storage
+from . import stack as stacks, storage
 from .config import KINDS, RankConfig
 from .errors import InputError, whole
 
@@ -19,8 +19,8 @@ from .errors import InputError, whole
 class Shard:
     """What one array task does: its runs. Slurm may stop and start it again at any time."""
 
-    def __init__(self, workers: int, device: str):
-        self.workers, self.device = workers, device
+    def __init__(self, workers: int, device: str, stack: int = 1):
+        self.workers, self.device, self.stack = workers, device, stack
 
     def __call__(self, shard: Sequence[tuple[str, dict]]) -> dict[str, int]:
         """``shard``: kind and config of each run, plain data. Returns how many ended how."""
@@ -28,7 +28,7 @@ class Shard:
 
         configs = [KINDS[kind].of(values, declared=True) for kind, values in shard]
         pending = sweep.state(configs).pending
-        outcomes = sweep.run(pending, workers=self.workers, device=self.device, on_event=_print)
+        outcomes = sweep.run(pending, workers=self.workers, stack=self.stack, device=self.device, on_event=_print)
         return {outcome: len(ended) for outcome, ended in outcomes.items()}
 
     def checkpoint(self, shard: Sequence[tuple[str, dict]]):
@@ -60,10 +60,22 @@ def minutes(text: str) -> int:
     return -(-total // 60)
 
 
-def shards(configs: Sequence[Any], count: int) -> list[list[tuple[str, dict]]]:
-    """``configs`` as plain data, dealt out in turn to ``count`` shards, fewer where there are fewer runs."""
-    plain = [(config.kind, config.as_dict()) for config in configs]
-    return [plain[start::count] for start in range(min(count, len(plain)))]
+def shards(configs: Sequence[Any], count: int, stack: int = 1) -> list[list[tuple[str, dict]]]:
+    """``configs`` as plain data, dealt out in turn to ``count`` shards, fewer where there are fewer runs.
+
+    Those that can be stacked are dealt out ``stack`` at a time, so that they meet again.
+    """
+    groups: list[list] = []
+    open_groups: dict[Any, list] = {}
+    for config in configs:
+        key = stacks.key(config) if stack > 1 else None
+        group = open_groups.get(key) if key is not None else None
+        if group is None or len(group) == stack:
+            groups.append(group := [])
+            open_groups[key] = group
+        group.append((config.kind, config.as_dict()))
+    parts = [groups[start::count] for start in range(min(count, len(groups)))]
+    return [[one for group in part for one in group] for part in parts]
 
 
 def submit(
@@ -74,17 +86,19 @@ def submit(
     time: str = "04:00:00",
     partition: str | None = None,
     workers: int = 1,
+    stack: int = 1,
     cpus: int = 2,
     gpus: int = 0,
 ) -> list[dict[str, Any]]:
     """Submit ``configs`` as an array of at most ``tasks`` tasks; where rankings are among them, these first.
 
-    ``workers`` runs at a time share a task's ``cpus`` and ``gpus``. Returns one entry an array: its
+    ``workers`` processes at a time share a task's ``cpus`` and ``gpus``, each with up to ``stack`` runs. Returns one entry an array: its
     Slurm id, tasks, runs, and where their output goes. Raises :class:`InputError` where there is no
     Slurm or it refuses the job.
     """
     whole(tasks, "tasks", 1)
     whole(workers, "workers", 1)
+    whole(stack, "stack", 1)
     whole(cpus, "cpus", 1)
     whole(gpus, "gpus", 0)
     limit = minutes(time)
@@ -99,7 +113,7 @@ def submit(
     for group in (first, then):
         if not group:
             continue
-        parts = shards(group, tasks)
+        parts = shards(group, tasks, stack)
         extra = {"dependency": f"afterany:{arrays[-1]['job']}"} if arrays else {}
         try:
             executor = submitit.AutoExecutor(folder / "%j", cluster="slurm")
@@ -108,7 +122,7 @@ def submit(
                 slurm_array_parallelism=len(parts), slurm_additional_parameters=extra,
                 **({"slurm_partition": partition} if partition else {}),
             )  # fmt: skip
-            jobs = executor.map_array(Shard(workers, device), parts)
+            jobs = executor.map_array(Shard(workers, device, stack), parts)
         except (RuntimeError, FailedJobError) as error:
             raise InputError(f"Slurm took no job: {' '.join(str(error).split())}") from error
         arrays.append(

@@ -331,18 +331,22 @@ class Tuning(_Loop):
     def done(self) -> bool:
         return len(self.rows) >= self.config.total_epochs
 
-    def choose(self) -> None:
-        """The next epoch's channels; for the oracles after a look at the whole gradient."""
-        begun = time.perf_counter()
-        whole = self._whole_gradient()
-        probed = time.perf_counter()
-        self.subnet.next_epoch(self.optimizer, whole)
-        self._spent = {"probe_seconds": probed - begun, "selection_seconds": time.perf_counter() - probed}
+    def choose(self, probed: tuple[dict[str, Tensor], float] | None = None) -> None:
+        """The next epoch's channels; for the oracles after a look at the whole gradient.
 
-    def _whole_gradient(self) -> dict[str, Tensor] | None:
-        """Channel norms of the whole gradient over some training batches, for the oracles."""
-        if not self.subnet.strategy.needs_whole_gradient:
-            return None
+        ``probed``: what that look has given, and its seconds, where someone else has taken it.
+        """
+        begun = time.perf_counter()
+        if probed is None and self.subnet.strategy.needs_whole_gradient:
+            whole = self._whole_gradient()
+            probed = whole, time.perf_counter() - begun
+        whole, seconds = probed or (None, 0.0)
+        begun = time.perf_counter()
+        self.subnet.next_epoch(self.optimizer, whole)
+        self._spent = {"probe_seconds": seconds, "selection_seconds": time.perf_counter() - begun}
+
+    def _whole_gradient(self) -> dict[str, Tensor]:
+        """Channel norms of the whole gradient over some training batches."""
         batches = self.data.batches(
             "train", self.config.batch_size, generator=self.probe_generator, device=self.device, augment=True,
             channels_last=True,

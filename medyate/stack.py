@@ -16,11 +16,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 
-from . import finetune, runs, tasks
+from . import finetune, importance, runs, tasks
 from .config import RankConfig, RunConfig
 from .errors import InputError
 from .wide import Wide, cuda_graph
@@ -30,10 +31,11 @@ SHARED = ("network", "weights", "task", "resolution", "batch_size", "batch_norm"
 
 def key(config: RunConfig | RankConfig) -> tuple | None:
     """What configs of one stack have in common; None for one that cannot be stacked."""
-    return None if _obstacle(config) else tuple(getattr(config, name) for name in SHARED)
+    return None if obstacle(config) else tuple(getattr(config, name) for name in SHARED)
 
 
-def _obstacle(config: RunConfig | RankConfig) -> str:
+def obstacle(config: RunConfig | RankConfig) -> str:
+    """Why a config cannot be stacked with any other, in a line; "" where it can."""
     if config.kind != "run":
         return f"kind {config.kind!r} cannot be stacked; allowed: run"
     for name in ("momentum", "weight_decay"):
@@ -47,8 +49,8 @@ def check(configs: Sequence[RunConfig | RankConfig]) -> None:
     if not configs:
         raise InputError("a stack of 0 runs; allowed: at least 1")
     for config in configs:
-        if _obstacle(config):
-            raise InputError(f"{config.id}: {_obstacle(config)}")
+        if obstacle(config):
+            raise InputError(f"{config.id}: {obstacle(config)}")
         for name in SHARED:
             mine, first = getattr(config, name), getattr(configs[0], name)
             if mine != first:
@@ -146,27 +148,65 @@ class _Stack:
         return member.done
 
     def epoch(self) -> None:
-        self._each(self.members, finetune.Tuning.choose)
-        if not self.members:
-            return
-        members = self.members
+        """One epoch of all members, from the selection to the checkpoint."""
         try:
-            rows = self._train_and_test()
-        except Exception as error:  # of the step that all share, as memory that is too small
-            self.members, self.wide = [], None
+            found = self._probe()
+            self._each(self.members, lambda one: one.choose(found.get(id(one))))
+            rows = dict(zip(map(id, self.members), self._train_and_test() if self.members else (), strict=True))
+        except Exception as error:  # of what all share, as memory that is too small
+            members, self.members, self.wide = self.members, [], None
             for member in members:
                 self._leave(member.config, error)
             return
-        by_member = dict(zip(map(id, members), rows, strict=True))
-        self._each(members, lambda member: self._end_epoch(member, by_member[id(member)]))
+        self._each(self.members, lambda one: self._end_epoch(one, rows[id(one)]))
+
+    def _widen(self) -> Wide:
+        """The wide network of those that are here now."""
+        models = [one.model for one in self.members]
+        if self.wide is None or list(map(id, self.wide.models)) != list(map(id, models)):
+            self.wide = None  # before the next one, for its memory
+            self.wide = Wide(models, batch_norm=self.members[0].config.batch_norm, capture=self.capture)
+        return self.wide
+
+    def _batches(self, generators: list[torch.Generator]):
+        first = self.members[0]
+        return first.data.batches_of_runs(first.config.batch_size, generators, device=self.device)
+
+    def _probe(self) -> dict[int, tuple[dict[str, torch.Tensor], float]]:
+        """The oracles' look at their whole gradients, by the member's id, and each one's share of the seconds.
+
+        All members take part, each other one with an oracle's images, for nothing but that the
+        network is there. Oracles of other numbers of probe batches look one after another.
+        """
+        found = {}
+        oracles = [one for one in self.members if one.subnet.strategy.needs_whole_gradient]
+        for count in sorted({one.config.probe_batches for one in oracles}):
+            begun, now = time.perf_counter(), [one for one in oracles if one.config.probe_batches == count]
+            layers = now[0].layers
+            batches = islice(self._batches([one.probe_generator for one in now]), count)
+            column = {id(one): index for index, one in enumerate(now)}
+            columns = torch.tensor([column.get(id(one), 0) for one in self.members], device=self.device)
+            gradients = self._widen().mean_gradients(
+                [f"{layer.name}.weight" for layer in layers],
+                (
+                    (images.unflatten(1, (len(now), -1))[:, columns].flatten(1, 2), labels[:, columns])
+                    for images, labels in batches
+                ),
+            )
+            norms = {}
+            for index, one in enumerate(self.members):
+                if id(one) in column:
+                    parts = [importance.channel_norms(gradients[f"{layer.name}.weight"][index], layer.groups) for layer in layers]
+                    split = torch.cat(parts).cpu().split([layer.channels for layer in layers])
+                    norms[id(one)] = dict(zip((layer.name for layer in layers), split, strict=True))
+            seconds = (time.perf_counter() - begun) / len(now)
+            found |= {member: (one, seconds) for member, one in norms.items()}
+        return found
 
     def _train_and_test(self) -> list[dict[str, Any]]:
-        """One epoch of all members; what it gave each of them, plain numbers."""
-        begun = time.perf_counter()
-        members, count = self.members, len(self.members)
-        if self.wide is None or [id(model) for model in self.wide.models] != [id(one.model) for one in members]:
-            self.wide = Wide([one.model for one in members], batch_norm=members[0].config.batch_norm, capture=self.capture)
-        wide = self.wide
+        """What one epoch has given each member, in plain numbers."""
+        begun, members, wide = time.perf_counter(), self.members, self._widen()
+        count = len(members)
         wide.train_only([one.subnet.attached.masks() for one in members])
         steps = members[0].steps_per_epoch
         rates = [
@@ -175,11 +215,8 @@ class _Stack:
         ]
         on_device = torch.tensor(rates, dtype=wide.loss_sum.dtype).to(self.device)
         gathering = [one for one in members if one.subnet.gathers]
-        batches = members[0].data.batches_of_runs(
-            members[0].config.batch_size, [one.data_generator for one in members], device=self.device
-        )
         wide.begin_epoch()
-        for step, (images, labels) in enumerate(batches):
+        for step, (images, labels) in enumerate(self._batches([one.data_generator for one in members])):
             wide.step(images, labels, on_device[step])
             if gathering:
                 wide.lend_gradients()
@@ -188,9 +225,8 @@ class _Stack:
         wide.end_epoch()
         train_losses, train_right = (wide.loss_sum / wide.count).tolist(), wide.right.tolist()
         trained = time.perf_counter()
-        test_loss, test_right, tested = finetune.summed(
-            wide.network, (wide.beside(*batch) for batch in members[0].test_batches())
-        )
+        batches = (wide.beside(*batch) for batch in members[0].test_batches())
+        test_loss, test_right, tested = finetune.summed(wide.network, batches)
         test_losses, test_right = (test_loss / tested).tolist(), test_right.tolist()
         spent = {
             "train_seconds": (trained - begun) / count,

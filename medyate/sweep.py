@@ -16,10 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import claims, failures, ranking, runs, storage, tasks, worker
+from . import claims, failures, ranking, runs, stack as stacks, storage, tasks, worker
 from .config import RankConfig, RunConfig
 from .errors import InputError, whole
 
@@ -170,11 +171,16 @@ def processors() -> int:
     return min(here, int(given)) if given.isdigit() and int(given) else here
 
 
-class _Todo:
-    """The runs in order, given out one at a time; a run waits for the ranking that it needs."""
+def _needs(config: Config) -> tuple[str, str] | None:
+    """The ranking that a run needs: network and name."""
+    return (config.network, config.ranking) if isinstance(config, RunConfig) and config.ranking else None
 
-    def __init__(self, configs: Sequence[Config]):
-        self._waiting = list(configs)
+
+class _Todo:
+    """The runs in order, given out in stacks of at most ``stack``; a run waits for the ranking that it needs."""
+
+    def __init__(self, configs: Sequence[Config], stack: int = 1):
+        self._waiting, self._stack = list(configs), stack
         self._ranking: set[str] = set()  # ids of ranking runs that are under way
         self._changed = threading.Condition()
         self.stopped = False
@@ -182,21 +188,30 @@ class _Todo:
     def _made_by(self, configs: Sequence[Config]) -> set[tuple[str, str]]:
         return {(one.network, one.name) for one in configs if isinstance(one, RankConfig)}
 
-    def next(self) -> tuple[Config, bool] | None:
-        """The next run, and whether it can run (else its ranking is missing); None at the end."""
+    def next(self) -> tuple[list[Config], bool] | None:
+        """The next run and those that can be stacked with it, and whether they can run (else their
+        ranking is missing); None at the end."""
         with self._changed:
             while not self.stopped and self._waiting:
                 coming = self._made_by(self._waiting)
-                for index, config in enumerate(self._waiting):
-                    needs = (config.network, config.ranking) if isinstance(config, RunConfig) and config.ranking else None
-                    here = needs is None or needs[1] in ranking.names(needs[0])
-                    if here or (needs not in coming and not self._ranking):
-                        del self._waiting[index]
+                for config in self._waiting:
+                    here = self._ready(config)
+                    if here or (_needs(config) not in coming and not self._ranking):
+                        key = stacks.key(config) if here and self._stack > 1 else None
+                        alike = (one for one in self._waiting if stacks.key(one) == key and self._ready(one))
+                        group = [config] if key is None else list(islice(alike, self._stack))
+                        given = {one.id for one in group}
+                        self._waiting = [one for one in self._waiting if one.id not in given]
                         if isinstance(config, RankConfig):
                             self._ranking.add(config.id)
-                        return config, here
+                        return group, here
                 self._changed.wait()
             return None
+
+    @staticmethod
+    def _ready(config: Config) -> bool:
+        needs = _needs(config)
+        return needs is None or needs[1] in ranking.names(needs[0])
 
     def done(self, config: Config) -> None:
         with self._changed:
@@ -209,16 +224,19 @@ class _Todo:
             self._changed.notify_all()
 
 
-def _start(config: Config, device: str, threads: int) -> subprocess.Popen:
+def _start(configs: Sequence[Config], device: str, threads: int, graphs: bool) -> subprocess.Popen:
     storage.writable("checkpoints")
     path = os.pathsep.join(filter(None, [str(storage.CHECKOUT), os.environ.get("PYTHONPATH")]))
-    with open(worker.log_file(config.id), "wb") as log:
+    with open(worker.log_of([config.id for config in configs]), "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "medyate.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
         )  # fmt: skip
-    order = {"kind": config.kind, "config": config.as_dict(), "device": device, "threads": threads}
+    order = {
+        "runs": [{"kind": config.kind, "config": config.as_dict()} for config in configs],
+        "device": device, "threads": threads, "graphs": graphs,
+    }  # fmt: skip
     try:
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.flush()  # and stays open: its end tells the worker that we are gone
@@ -227,75 +245,90 @@ def _start(config: Config, device: str, threads: int) -> subprocess.Popen:
     return process
 
 
-def _watch(process: subprocess.Popen, config: Config, tell: Callable[[Event], None]) -> dict[str, Any]:
-    """Pass on what a worker tells; returns how it ended."""
-    ended = None
+def _watch(
+    process: subprocess.Popen, configs: Sequence[Config], tell: Callable[[Event], None],
+    end: Callable[[Config, dict[str, Any]], None],
+) -> None:  # fmt: skip
+    """Pass on what a worker tells, and how each of its runs ended as soon as it has."""
+    left = {config.id: config for config in configs}
     for line in process.stdout:
         try:
             data = json.loads(line)
         except ValueError:  # cut off by a kill
             continue
-        event = data.pop("event")
+        event, run_id = data.pop("event"), data.pop("run")
         if event == "end":
-            ended = data
+            end(left.pop(run_id), data)
         else:
-            tell(Event(config, event, data))
+            tell(Event(left[run_id], event, data))
     status = process.wait()
     process.stdin.close()
     process.stdout.close()
-    if ended is not None:
-        return ended
     how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return {"outcome": "killed", "message": f"{how}; log {worker.log_file(config.id)}"}
+    for config in left.values():
+        end(config, {"outcome": "killed", "message": f"{how}; log {worker.log_of([one.id for one in configs])}"})
 
 
 def run(
     configs: Sequence[Config],
     *,
     workers: int = 1,
+    stack: int = 1,
     device: str = "auto",
+    graphs: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> dict[str, list[tuple[Config, str]]]:
     """Run ``configs`` in ``workers`` processes at a time, threads divided between them.
+
+    Each process does one run, or up to ``stack`` that can be stacked (:mod:`medyate.stack`);
+    ``graphs``: see there.
 
     One run that fails, or whose process is killed, stops no other; a full disk stops the start of
     new ones. ``on_event`` is called in this thread. Returns the runs and a message each by outcome:
     those of :data:`medyate.worker.OUTCOMES`, "killed" (starts again at its last epoch) and "blocked"
     (the ranking that it needs is not here). Ctrl-C ends the workers and is passed on.
     """
-    workers = whole(workers, "workers", 1)
+    workers, stack = whole(workers, "workers", 1), whole(stack, "stack", 1)
     threads = max(1, processors() // workers)
-    todo, events = _Todo(configs), queue.Queue()
+    todo, events = _Todo(configs, stack), queue.Queue()
     processes: set[subprocess.Popen] = set()
     guard = threading.Lock()
 
-    def one(config: Config) -> dict[str, Any]:
+    def end(config: Config, ended: dict[str, Any]) -> None:
+        if ended["outcome"] == "full":
+            todo.stop()
+        todo.done(config)
+        events.put(Event(config, "end", ended))
+
+    def work(group: list[Config]) -> None:
         with guard:  # Ctrl-C between the two lines would leave a process behind
-            if todo.stopped:
-                return {"outcome": "stopped", "message": ""}
-            process = _start(config, device, threads)
-            processes.add(process)
-        events.put(Event(config, "begin", {"pid": process.pid}))
-        ended = _watch(process, config, events.put)
+            process = None
+            if not todo.stopped:
+                process = _start(group, device, threads, graphs)
+                processes.add(process)
+        if process is None:
+            for config in group:
+                end(config, {"outcome": "stopped", "message": ""})
+            return
+        for config in group:
+            events.put(Event(config, "begin", {"pid": process.pid}))
+        _watch(process, group, events.put, end)
         with guard:
             processes.discard(process)
-        return ended
 
     def serve() -> None:
         try:
             while (given := todo.next()) is not None:
-                config, can_run = given
+                group, can_run = given
                 if can_run:
                     try:
-                        ended = one(config)
+                        work(group)
                     except OSError as error:
-                        ended = {"outcome": "full" if failures.is_full(error) else "killed", "message": str(error)}
+                        for config in group:
+                            end(config, {"outcome": "full" if failures.is_full(error) else "killed", "message": str(error)})
                 else:
-                    ended = {"outcome": "blocked", "message": f"ranking {config.ranking!r} of {config.network!r} is not here"}
-                if ended["outcome"] == "full":
-                    todo.stop()
-                todo.done(config)
-                events.put(Event(config, "end", ended))
+                    for config in group:
+                        end(config, {"outcome": "blocked", "message": f"ranking {config.ranking!r} of {config.network!r} is not here"})
         finally:
             events.put(None)
 

@@ -19,6 +19,11 @@ _device = click.option("--device", default="auto", show_default=True, help="auto
 _workers = click.option(
     "--workers", default=1, show_default=True, help="Runs at a time; they share the processors' threads, or the GPU."
 )
+_stack = click.option(
+    "--stack", default=1, show_default=True, metavar="N",
+    help="Up to N alike runs (network, task, resolution, batch) as one computation in each process, for a GPU; saves no memory.",
+)  # fmt: skip
+_graphs = click.option("--cuda-graphs", "graphs", is_flag=True, help="With --stack on a GPU: capture steps as CUDA graphs (unmeasured).")
 
 
 @click.group("sweep")
@@ -126,9 +131,11 @@ def status(name, scale, only, watch, every, as_json):
 @_scale
 @_only
 @_workers
+@_stack
+@_graphs
 @_device
 @json_option
-def run(name, scale, only, workers, device, as_json):
+def run(name, scale, only, workers, stack, graphs, device, as_json):
     """Run what is pending of NAME, here. Ctrl-C and kill lose at most an epoch of each run."""
     from . import sweep
 
@@ -136,7 +143,7 @@ def run(name, scale, only, workers, device, as_json):
     found = sweep.state(configs)
     if found.failed:
         click.echo(f"{len(found.failed)} failed runs are left out; `medyate sweep retry {name} --scale {scale}` runs them", err=True)
-    _run(grid, configs, found.pending, workers, device, as_json)
+    _run(grid, configs, found.pending, workers, stack, graphs, device, as_json)
 
 
 @sweep_group.command()
@@ -144,14 +151,16 @@ def run(name, scale, only, workers, device, as_json):
 @_scale
 @_only
 @_workers
+@_stack
+@_graphs
 @_device
 @json_option
-def retry(name, scale, only, workers, device, as_json):
+def retry(name, scale, only, workers, stack, graphs, device, as_json):
     """Run the failed runs of NAME again, here."""
     from . import sweep
 
     grid, configs = _chosen(name, scale, only)
-    _run(grid, configs, sweep.state(configs).failed, workers, device, as_json)
+    _run(grid, configs, sweep.state(configs).failed, workers, stack, graphs, device, as_json)
 
 
 def _first(grid, todo) -> list:
@@ -162,15 +171,15 @@ def _first(grid, todo) -> list:
     return [*before, *todo]
 
 
-def _run(grid, configs, todo, workers: int, device: str, as_json: bool) -> None:
+def _run(grid, configs, todo, workers: int, stack: int, graphs: bool, device: str, as_json: bool) -> None:
     from . import finetune, sweep
 
-    finetune.device_of(device)
+    _check_stack(todo, stack, graphs, finetune.device_of(device))
     outcomes = {}
     if todo:
         todo = _first(grid, todo)
-        with _Display(todo, workers) as display:
-            outcomes = sweep.run(todo, workers=workers, device=device, on_event=display.update)
+        with _Display(todo, workers * stack) as display:
+            outcomes = sweep.run(todo, workers=workers, stack=stack, device=device, graphs=graphs, on_event=display.update)
     told = {"failed", "killed", "full", "blocked", "busy"} & set(outcomes)
     for outcome in sorted(told):
         for config, message in outcomes[outcome]:
@@ -178,6 +187,22 @@ def _run(grid, configs, todo, workers: int, device: str, as_json: bool) -> None:
     _show(grid.name, grid.scale, configs, as_json)
     if told & {"failed", "killed", "full", "blocked"}:
         sys.exit(1)
+
+
+def _check_stack(todo, stack: int, graphs: bool = False, device: str = "cuda") -> None:
+    """Refuses a stack that none of the runs could share; tells of runs that have to run alone."""
+    from . import stack as stacks
+    from .errors import InputError, whole
+
+    if graphs and (stack == 1 or not device.startswith("cuda")):
+        raise InputError(f"--cuda-graphs with --stack {stack} on device {device!r}; allowed: a stack of at least 2 on cuda")
+    if whole(stack, "stack", 1) == 1:
+        return
+    reasons = {config.id: reason for config in todo if (reason := stacks.obstacle(config))}
+    if reasons and len(reasons) == len(todo):
+        raise InputError(f"--stack {stack}: no run of these can be stacked: {next(iter(reasons.values()))}")
+    if reasons:
+        click.echo(f"{len(reasons)} runs go alone: {next(iter(reasons.values()))}", err=True)
 
 
 def _label(config) -> str:
@@ -247,8 +272,9 @@ class _Display:
 @click.option("--cpus", default=2, show_default=True, help="Processors of a task.")
 @click.option("--gpus", default=0, show_default=True, help="GPUs of a task.")
 @_workers
+@_stack
 @json_option
-def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers, as_json):
+def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers, stack, as_json):
     """Submit what is pending of NAME as one Slurm array; rankings that it needs go first."""
     from . import cluster, sweep
     from .errors import InputError
@@ -257,11 +283,13 @@ def submit(name, scale, only, slurm, partition, tasks, time, cpus, gpus, workers
         raise InputError("submit needs to know where to; allowed: --slurm")
     grid, configs = _chosen(name, scale, only)
     todo = sweep.state(configs).pending
+    _check_stack(todo, stack)
     arrays = []
     if todo:
         arrays = cluster.submit(
-            name, _first(grid, todo), tasks=tasks, time=time, partition=partition, workers=workers, cpus=cpus, gpus=gpus
-        )
+            name, _first(grid, todo), tasks=tasks, time=time, partition=partition, workers=workers, stack=stack,
+            cpus=cpus, gpus=gpus,
+        )  # fmt: skip
     if as_json:
         return print_json(arrays)
     if not arrays:

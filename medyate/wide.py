@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -187,8 +187,8 @@ class Wide:
         for parameter in trained:
             parameter.grad = None
         output = self.network(images)
-        losses = F.cross_entropy(output.movedim(-1, 1), labels, reduction="none").mean(0)
-        losses.sum().backward()  # no run's loss depends on another's weights
+        losses = self._losses(output, labels)
+        losses.sum().backward()
         gradients = [parameter.grad for parameter in trained]
         with torch.no_grad():
             for name, parameter, gradient in zip(self.trained, trained, gradients, strict=True):
@@ -213,6 +213,29 @@ class Wide:
         self.lend_gradients()
         for norm in self._norms if self._counts_batches else ():
             norm.num_batches_tracked += self._steps
+
+    def mean_gradients(self, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """The whole gradients of the named parameters, averaged over ``batches`` as :meth:`step` takes
+        them: (runs, n, ..) each. Weights, running statistics and what is trained stay as they are."""
+        kept = [buffer.clone() for buffer in self.network.buffers()]
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in names)
+        parameters = [self._parameters[name] for name in names]
+        self.network.train()
+        total, count = [torch.zeros_like(parameter) for parameter in parameters], 0
+        for images, labels in batches:
+            torch._foreach_add_(total, torch.autograd.grad(self._losses(self.network(images), labels).sum(), parameters))
+            count += 1
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in self.trained)
+        for buffer, former in zip(self.network.buffers(), kept, strict=True):
+            buffer.copy_(former)
+        return {name: self._parts(value) / count for name, value in zip(names, total, strict=True)}
+
+    @staticmethod
+    def _losses(output: Tensor, labels: Tensor) -> Tensor:
+        """Each run's mean loss, (runs,). No run's depends on another's weights: their sum has the gradients of all."""
+        return F.cross_entropy(output.movedim(-1, 1), labels, reduction="none").mean(0)
 
     def beside(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The same batch for every run: (B, 3, H, W) and (B,) -> (B, runs * 3, H, W) and (B, runs)."""

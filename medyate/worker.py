@@ -1,7 +1,8 @@
-"""One run in a process of its own: ``python -m medyate.worker``, started by :mod:`medyate.sweep`.
+"""One run, or one stack of runs, in a process of its own: ``python -m medyate.worker``, started by :mod:`medyate.sweep`.
 
-Reads one line of JSON from standard input (kind, config, device, threads) and writes one line per
-event to standard output: ``{"event": "epoch", ..}`` and at last ``{"event": "end", "outcome": ..}``.
+Reads one line of JSON from standard input (runs: kind and config of each; device, threads, graphs)
+and writes one line per event to standard output: ``{"event": "epoch", "run": ID, ..}`` and for each
+run at last ``{"event": "end", "run": ID, "outcome": ..}``.
 A process per run keeps the peak of memory each run's own, and a run that is killed kills no other.
 Where the input is closed, the one that started it is gone, and the process ends: its checkpoint
 stays, and the next start goes on from there.
@@ -9,12 +10,13 @@ stays, and the next start goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,11 @@ def log_file(run_id: str) -> Path:
     return storage.own() / "checkpoints" / f"{run_id}.log"
 
 
+def log_of(run_ids: Sequence[str]) -> Path:
+    """Where a process that does these runs prints."""
+    return log_file(run_ids[0] if len(run_ids) == 1 else f"stack-{run_ids[0]}")
+
+
 def put_damaged_aside(run_id: str) -> Path | None:
     """Rename a record that cannot be read to ``ID.json.damaged``; returns where it is now."""
     file = runs.path(run_id)
@@ -51,11 +58,13 @@ def put_damaged_aside(run_id: str) -> Path | None:
 
 
 def execute(
-    kind: str, values: Mapping[str, Any], *, device: str = "auto", tell: Callable[[dict], None] = lambda event: None
-) -> dict[str, Any]:
+    kind: str, values: Mapping[str, Any], *, device: str = "auto", tell: Callable[[dict], None] = lambda event: None,
+    log: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Do one run unless it is done or claimed; failures are recorded, not raised.
 
     Returns ``{"outcome": one of OUTCOMES, "message": ..}``. ``tell`` gets each epoch as an event.
+    ``log``: where this process prints, if not to the run's own :func:`log_file`.
     """
     from . import finetune
 
@@ -65,33 +74,91 @@ def execute(
         if claim is None:
             return {"outcome": "busy", "message": "another process is at work on it"}
         try:
-            aside = put_damaged_aside(config.id)
-            if aside is not None:
-                tell({"event": "warning", "message": f"damaged record moved to {aside}"})
-            claim.tell(epoch=0, epochs=config.total_epochs)
+            _begin(config, claim, tell)
 
             def progress(row: dict[str, Any]) -> None:
-                claim.tell(epoch=row["epoch"], epochs=config.total_epochs)
-                tell({"event": "epoch", "epoch": row["epoch"], "test_top1_percent": row["test_top1_percent"]})
+                _epoch(config, claim, row, tell)
 
             what = {"run": finetune.run, "rank": finetune.rank}[kind]
             record, was_there = what(KINDS[kind].of(values), device=device, progress=progress)
         except Exception as error:
-            return _failed(config, error, device)
-        failures.remove(config.id)
-        log_file(config.id).unlink(missing_ok=True)
+            return _failed(config, error, device, log or log_file(config.id))
+        return _finished(config, record, was_there)
+
+
+def execute_stack(
+    values: Sequence[Mapping[str, Any]], *, device: str = "auto", graphs: bool = False,
+    tell: Callable[[str, dict], None] = lambda run_id, event: None, log: Path | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Do runs in a stack, but for those that are done or claimed; what :func:`execute` returns, by id.
+
+    ``tell`` gets a run's id with each event, the "end" of each run among them. A run that leaves
+    the stack goes on alone, after the others: so what ends it is its own doing.
+    """
+    from . import stack
+
+    outcomes: dict[str, dict[str, Any]] = {}
+
+    def end(config, outcome: dict[str, Any]) -> None:
+        outcomes[config.id] = outcome
+        tell(config.id, {"event": "end", **outcome})
+
+    configs = [KINDS["run"].of(one, declared=True) for one in values]
+    alone, together, held = [], [], {}
+    with contextlib.ExitStack() as claimed:
+        for config, one in zip(configs, values, strict=True):
+            claim = claimed.enter_context(claims.claim(config.id))
+            if claim is None:
+                end(config, {"outcome": "busy", "message": "another process is at work on it"})
+                continue
+            held[config.id] = claim
+            try:
+                _begin(config, claim, lambda event, config=config: tell(config.id, event))
+                together.append(KINDS["run"].of(one))
+            except Exception:
+                alone.append(config)
+
+        def progress(config, row: dict[str, Any]) -> None:
+            _epoch(config, held[config.id], row, lambda event: tell(config.id, event))
+
+        def ended(config, record: dict[str, Any], was_there: bool) -> None:
+            end(config, _finished(config, record, was_there))
+
+        if together:
+            for left in stack.run(together, device=device, graphs=graphs, progress=progress, ended=ended):
+                tell(left.config.id, {"event": "warning", "message": f"{left.config.id} goes on alone: {left.reason}"})
+                alone.append(left.config)
+    for config in alone:
+        end(config, execute("run", config.as_dict(), device=device, tell=lambda event, config=config: tell(config.id, event), log=log))
+    return outcomes
+
+
+def _begin(config, claim: claims.Claim, tell: Callable[[dict], None]) -> None:
+    aside = put_damaged_aside(config.id)
+    if aside is not None:
+        tell({"event": "warning", "message": f"damaged record moved to {aside}"})
+    claim.tell(epoch=0, epochs=config.total_epochs)
+
+
+def _epoch(config, claim: claims.Claim, row: Mapping[str, Any], tell: Callable[[dict], None]) -> None:
+    claim.tell(epoch=row["epoch"], epochs=config.total_epochs)
+    tell({"event": "epoch", "epoch": row["epoch"], "test_top1_percent": row["test_top1_percent"]})
+
+
+def _finished(config, record: Mapping[str, Any], was_there: bool) -> dict[str, Any]:
+    failures.remove(config.id)
+    log_file(config.id).unlink(missing_ok=True)
     outcome = "there" if was_there else "finished"
     return {"outcome": outcome, "message": f"top-1 {record['test_top1_percent']:.2f} %"}
 
 
-def _failed(config, error: Exception, device: str) -> dict[str, Any]:
+def _failed(config, error: Exception, device: str, log: Path) -> dict[str, Any]:
     import traceback
 
     if failures.is_full(error):
         return {"outcome": "full", "message": str(error)}
     traceback.print_exc()
     sys.stderr.flush()
-    log = log_file(config.id)
     text = log.read_text(errors="replace") if log.is_file() else ""
     try:
         from .finetune import device_of
@@ -103,7 +170,7 @@ def _failed(config, error: Exception, device: str) -> dict[str, Any]:
         failures.write(config, error, text, known)
     except (OSError, InputError) as second:
         return {"outcome": "full" if failures.is_full(second) else "failed", "message": f"{error}; not recorded: {second}"}
-    log.unlink(missing_ok=True)
+    log_file(config.id).unlink(missing_ok=True)
     return {"outcome": "failed", "message": f"{failures.kind_of(error)}: {error}".splitlines()[0]}
 
 
@@ -125,11 +192,20 @@ def main() -> None:
 
     torch.set_num_threads(order["threads"])
 
-    def tell(event: dict) -> None:
-        print(json.dumps(event), file=events, flush=True)
+    def tell(run_id: str, event: dict) -> None:
+        print(json.dumps({"run": run_id, **event}), file=events, flush=True)
 
-    outcome = execute(order["kind"], order["config"], device=order["device"], tell=tell)
-    tell({"event": "end", **outcome})
+    todo = order["runs"]
+    if len(todo) == 1:
+        [one] = todo
+        run_id = KINDS[one["kind"]].of(one["config"], declared=True).id
+        outcome = execute(one["kind"], one["config"], device=order["device"], tell=lambda event: tell(run_id, event))
+        tell(run_id, {"event": "end", **outcome})
+    else:
+        values = [one["config"] for one in todo]
+        log = log_of([KINDS["run"].of(one, declared=True).id for one in values])
+        execute_stack(values, device=order["device"], graphs=order["graphs"], tell=tell, log=log)
+        log.unlink(missing_ok=True)  # what failed has it in its record
     events.flush()
     sys.stdout.flush()
     os._exit(0)  # without waiting for the thread that reads

@@ -124,15 +124,8 @@ class ImageData:
             indices = torch.stack([order[rows] for order, _ in drawn], 1)  # image by image, as the batch lies
             draws = Draws.interleaved([draws[rows] for _, draws in drawn])
             labels = self.train.labels[indices].to(device)
-            if device.type == "cpu":
-                channels = 3 * len(drawn)
-                images = torch.empty(
-                    len(indices), channels, self.resolution, self.resolution, memory_format=torch.channels_last
-                )
-                self._augment_on_cpu(indices.flatten(), draws, images.unflatten(1, (-1, 3)).unbind(0))
-            else:
-                images = self._augmented_on(device, indices.flatten(), draws)
-                images = images.unflatten(0, indices.shape).flatten(1, 2)
+            make = self._beside_on_cpu if device.type == "cpu" else self._beside_on
+            images = make(device, indices, draws)
             yield images.contiguous(memory_format=torch.channels_last), labels
 
     def _test_batches(self, batch_size: int, device: torch.device, layout: torch.memory_format):
@@ -162,6 +155,17 @@ class ImageData:
             else:
                 images = self._augmented_on(device, order[rows], draws[rows])
             yield images.contiguous(memory_format=layout), labels
+
+    def _beside_on_cpu(self, device: torch.device, indices: Tensor, draws: Draws) -> Tensor:
+        """Images of ``indices`` [B, runs] as [B, runs * 3, R, R]."""
+        count, runs = indices.shape
+        out = torch.empty(count, 3 * runs, self.resolution, self.resolution, memory_format=torch.channels_last)
+        self._augment_on_cpu(indices.flatten(), draws, out.unflatten(1, (runs, 3)).unbind(0))
+        return out
+
+    def _beside_on(self, device: torch.device, indices: Tensor, draws: Draws) -> Tensor:
+        """Like :meth:`_beside_on_cpu`, all runs' images as one batch."""
+        return self._augmented_on(device, indices.flatten(), draws).unflatten(0, indices.shape).flatten(1, 2)
 
     def _image(self, index: int) -> Tensor:
         d = self.decoded
