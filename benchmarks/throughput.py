@@ -1,12 +1,16 @@
 """Benchmark: training images a second of several runs at once, beside one plain PyTorch loop.
 
-    python benchmarks/throughput.py [--runs N]... [--seconds S] [--device NAME] [--task NAME] [--json FILE]
+    python benchmarks/throughput.py [--mode processes|stacked|both] [--runs N]... [--seconds S] [--device NAME]
+                                    [--task NAME] [--batch-norm MODE] [--cuda-graphs] [--json FILE]
 
-A run is what `medyate sweep run` starts: LaRa MeDyate on MobileNetV2 w0.35 under the budget of
-tier 1 (27,946 elements) at 128x128, in a process of its own, threads divided between the runs (on a
-CPU), the data and their augmentation on the device. Runs share nothing but the device, so their
-numbers do not depend on how many there are. All warm up, start together, and count images for the
+A run is LaRa MeDyate on MobileNetV2 w0.35 under the budget of tier 1 (27,946 elements) at 128x128,
+the data and their augmentation on the device. All warm up, start together, and count images for the
 same seconds; the sum is over the runs.
+
+processes: what `medyate sweep run --workers N` starts: each run in a process of its own, executed as
+    a subnet, threads divided between the runs (on a CPU). Runs share nothing but the device.
+stacked: what `medyate sweep run --stack N` starts: all runs in one process as one wide network, dense
+    and masked. `--cuda-graphs` captures its steps.
 
 The plain loop is what most people would write: an ImageFolder and a DataLoader with all processors,
 dense gradients of the same channels, masked. From the largest sum follows what the paper's whole
@@ -28,7 +32,9 @@ from torch import nn
 
 from medyate import grids, networks, ranking, tasks
 from medyate.dynamic import Subnet
+from medyate.finetune import TEST_BATCH
 from medyate.sweep import processors
+from medyate.wide import Wide, cuda_graph
 
 NETWORK, BUDGET, RESOLUTION, BATCH = "mbv2-w0.35", 27_946, 128, 32
 GOAL_IMAGES_PER_SECOND, GOAL_HOURS, GOAL_RATIO = 20_000, 24, 10
@@ -40,16 +46,24 @@ def endless(epoch):
         yield from epoch()
 
 
-def steps(batches, device: str, execution: str, classes: int):
-    """One training step after another; gives the number of its images."""
-    generator = torch.Generator().manual_seed(0)
+def network(device: str, classes: int, seed: int = 0) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
     model = networks.build(NETWORK, weights="random", classes=classes, generator=generator)
-    model = model.to(device, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def medyate_of(model: nn.Module, execution: str, batch_norm: str, seed: int = 0) -> Subnet:
     order = ranking.load(NETWORK, ranking.automatic(NETWORK, ""))
-    subnet = Subnet(
+    return Subnet(
         model, BUDGET, "LaRa MeDyate", ranking=order, input_shape=(3, RESOLUTION, RESOLUTION),
-        batch_norm="train", execution=execution,
+        batch_norm=batch_norm, execution=execution, seed=seed,
     )  # fmt: skip
+
+
+def steps(batches, device: str, execution: str, classes: int, batch_norm: str):
+    """One training step after another; gives the number of its images."""
+    model = network(device, classes)
+    subnet = medyate_of(model, execution, batch_norm)
     optimizer = torch.optim.SGD(subnet.parameters(), lr=0.01)
     subnet.next_epoch(optimizer)
     model.train()
@@ -60,12 +74,32 @@ def steps(batches, device: str, execution: str, classes: int):
         yield len(labels)
 
 
+def stacked_steps(wide: Wide, data, count: int, device: str):
+    """One step of ``count`` runs in a stack after another; gives the number of their images."""
+    generators = [torch.Generator().manual_seed(index) for index in range(count)]
+    rates = torch.full((count,), 0.01, device=device)
+    wide.begin_epoch()
+    for images, labels in endless(lambda: data.batches_of_runs(BATCH, generators, device=device)):
+        wide.step(images, labels, rates)
+        yield labels.numel()
+
+
+def stacked_tests(wide: Wide, data, device: str):
+    """One evaluation batch of all runs of a stack after another."""
+    wide.network.eval()
+    with torch.no_grad():
+        for batch in endless(lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)):
+            images, labels = wide.beside(*batch)
+            wide.network(images)
+            yield labels.numel()
+
+
 def tests(data, device: str):
     """One evaluation batch after another, as a run tests after each epoch."""
-    model = networks.build(NETWORK, weights="random", classes=len(data.classes)).to(device, memory_format=torch.channels_last)
+    model = network(device, len(data.classes))
     model.eval()
     with torch.no_grad():
-        for images, _ in endless(lambda: data.batches("test", 100, device=device, augment=False, channels_last=True)):
+        for images, _ in endless(lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)):
             model(images)
             yield len(images)
 
@@ -77,12 +111,12 @@ def images_per_second(counts, seconds: float, device: str, begin=lambda: None) -
     begun, total = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
         total += next(counts)
-        if device == "cuda":
+        if device.startswith("cuda"):
             torch.cuda.synchronize()
     return total / (time.perf_counter() - begun)
 
 
-def one_run(index: int, task: str, device: str, threads: int, seconds: float, barrier, found) -> None:
+def one_run(index: int, task: str, device: str, threads: int, seconds: float, batch_norm: str, barrier, found) -> None:
     """What one process does: train, then test, each from a common start."""
     torch.set_num_threads(threads)
     data = tasks.load(task, resolution=RESOLUTION)
@@ -91,18 +125,18 @@ def one_run(index: int, task: str, device: str, threads: int, seconds: float, ba
     def epoch():
         return data.batches("train", BATCH, generator=generator, device=device, augment=True, channels_last=True)
 
-    train = images_per_second(steps(epoch, device, "subnet", len(data.classes)), seconds, device, barrier.wait)
+    train = images_per_second(steps(epoch, device, "subnet", len(data.classes), batch_norm), seconds, device, barrier.wait)
     test = images_per_second(tests(data, device), seconds / 3, device, barrier.wait)
     found.put((train, test))
 
 
-def at_once(count: int, task: str, device: str, seconds: float) -> tuple[float, float]:
-    """Training and test images a second, summed over ``count`` runs."""
+def in_processes(count: int, task: str, device: str, seconds: float, batch_norm: str) -> tuple[float, float]:
+    """Training and test images a second, summed over ``count`` runs in processes."""
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(count), context.Queue()
     threads = max(1, processors() // count)
     runs = [
-        context.Process(target=one_run, args=(index, task, device, threads, seconds, barrier, found), daemon=True)
+        context.Process(target=one_run, args=(index, task, device, threads, seconds, batch_norm, barrier, found), daemon=True)
         for index in range(count)
     ]
     for run in runs:
@@ -113,12 +147,27 @@ def at_once(count: int, task: str, device: str, seconds: float) -> tuple[float, 
     return sum(train for train, _ in results), sum(test for _, test in results)
 
 
-def plain_loop(task: str, device: str, seconds: float, folder: Path) -> float:
+def in_a_stack(
+    count: int, task: str, device: str, seconds: float, batch_norm: str, graphs: bool = False
+) -> tuple[float, float]:
+    """Training and test images a second, summed over ``count`` runs in one stack."""
+    data = tasks.load(task, resolution=RESOLUTION)
+    models = [network(device, len(data.classes), seed) for seed in range(count)]
+    subnets = [medyate_of(model, "dense", batch_norm, seed) for seed, model in enumerate(models)]
+    for subnet in subnets:
+        subnet.next_epoch()
+    wide = Wide(models, batch_norm=batch_norm, capture=cuda_graph if graphs else None)
+    wide.train_only([subnet.attached.masks() for subnet in subnets])
+    train = images_per_second(stacked_steps(wide, data, count, device), seconds, device)
+    return train, images_per_second(stacked_tests(wide, data, device), seconds / 3, device)
+
+
+def plain_loop(task: str, device: str, seconds: float, folder: Path, batch_norm: str) -> float:
     from input import loader
 
     data = tasks.load(task, resolution=RESOLUTION)
-    epoch = loader(task, folder, BATCH, device, processors() if device == "cuda" else 0)
-    return images_per_second(steps(epoch, device, "dense", len(data.classes)), seconds, device)
+    epoch = loader(task, folder, BATCH, device, 0 if device == "cpu" else processors())
+    return images_per_second(steps(epoch, device, "dense", len(data.classes), batch_norm), seconds, device)
 
 
 def table1_images() -> tuple[int, int, int]:
@@ -131,13 +180,18 @@ def table1_images() -> tuple[int, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--mode", choices=("processes", "stacked", "both"), default="both", help="how runs share the device")
     parser.add_argument("--runs", type=int, action="append", help="runs at once; may be repeated [default: 1, 4, 16; on a CPU 1 and its processors]")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--task", help="an image task, for instance food10; [default: synthetic photos]")
+    parser.add_argument("--batch-norm", choices=("train", "frozen"), default="train")
+    parser.add_argument("--cuda-graphs", action="store_true", help="capture the steps of a stack")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
     cpu = options.device == "cpu"
+    if options.cuda_graphs and cpu:
+        parser.error("--cuda-graphs needs a CUDA device")
     counts = options.runs or (sorted({1, processors()}) if cpu else [1, 4, 16])
     device = f"CPU, {processors()} processors" if cpu else torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as folder:
@@ -148,26 +202,32 @@ def main() -> None:
 
             task = synthetic(Path(folder) / "photos")
         tasks.load(task, resolution=RESOLUTION)  # decoded once, before the runs start
-        plain = plain_loop(task, options.device, options.seconds, Path(folder) / "plain")
-        print(f"{device}; torch {torch.__version__}; {NETWORK}, {BUDGET:,} elements, {RESOLUTION}x{RESOLUTION}, batch {BATCH}")
+        plain = plain_loop(task, options.device, options.seconds, Path(folder) / "plain", options.batch_norm)
+        print(f"{device}; torch {torch.__version__}; {NETWORK}, {BUDGET:,} elements, {RESOLUTION}x{RESOLUTION}, batch {BATCH}, batch norm {options.batch_norm}")
         print(f"{'':24}{'training images/s':>18}{'of plain loop':>15}{'test images/s':>15}")
         print(f"{'one plain PyTorch loop':24}{plain:18,.0f}{1:15.2f}")
         rows = []
-        for count in counts:
-            train, test = at_once(count, task, options.device, options.seconds)
-            rows.append({"runs": count, "train_images_per_second": train, "test_images_per_second": test, "ratio": train / plain})
-            print(f"{f'{count} runs at once':24}{train:18,.0f}{train / plain:15.2f}{test:15,.0f}", flush=True)
+        measured = (task, options.device, options.seconds, options.batch_norm)
+        ways = {
+            "processes": lambda count: in_processes(count, *measured),
+            "stacked": lambda count: in_a_stack(count, *measured, options.cuda_graphs),
+        }
+        for mode, measure in ways.items():
+            for count in counts if options.mode in (mode, "both") else ():
+                train, test = measure(count)
+                rows.append({"mode": mode, "runs": count, "train_images_per_second": train, "test_images_per_second": test, "ratio": train / plain})
+                print(f"{f'{count} runs, {mode}':24}{train:18,.0f}{train / plain:15.2f}{test:15,.0f}", flush=True)
     best = max(rows, key=lambda row: row["train_images_per_second"])
     runs, train_images, test_images = table1_images()
     hours = (train_images / best["train_images_per_second"] + test_images / best["test_images_per_second"]) / 3600
     print(
         f"the paper's Table 1: {runs:,} runs, {train_images / 1e9:.2f} billion training and {test_images / 1e9:.2f} billion "
-        f"test images: {hours:,.0f} hours of this device at the speed of {best['runs']} runs at once"
+        f"test images: {hours:,.0f} hours of this device at the speed of {best['runs']} runs, {best['mode']}"
     )
     goals = f"{GOAL_IMAGES_PER_SECOND:,} training images/s, {GOAL_RATIO} times the plain loop, {GOAL_HOURS} hours, on a GPU of H100's class"
     print(f"goals: {goals}" + ("; a CPU says nothing of them" if cpu else ""))
     if options.json:
-        numbers = {"device": device, "torch": torch.__version__, "plain_images_per_second": plain, "rows": rows, "table1_hours": hours}
+        numbers = {"device": device, "batch_norm": options.batch_norm, "cuda_graphs": options.cuda_graphs, "torch": torch.__version__, "plain_images_per_second": plain, "rows": rows, "table1_hours": hours}
         options.json.write_text(json.dumps(numbers, indent=1) + "\n")
 
 

@@ -351,6 +351,86 @@ def test_a_killed_sweep_takes_its_workers_along(places):
     assert claims.running() == {} and sweep.state(configs).pending == tuple(configs)
 
 
+# --- stacks ------------------------------------------------------------------------------------
+
+
+def alike(found, expected):
+    """The same record up to rounding."""
+    assert found["selection"] == expected["selection"]
+    for mine, other in zip(found["epochs"], expected["epochs"], strict=True):
+        for name in set(other) - {"train_seconds", "test_seconds", "probe_seconds", "selection_seconds", "stacked_runs"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-4), name
+
+
+def test_stacks_of_a_sweep(monkeypatch, places):
+    """Alike runs in stacks of two, the remainder and what cannot be stacked in processes of their own."""
+    configs = [config(seed=seed, epochs=1, learning_rate=0.005) for seed in range(3)]
+    odd = config("TraDy", momentum=0.9, epochs=1)
+    values = {key: value for key, value in BASE.items() if key not in ("ranking", "epochs")}
+    rank = RankConfig.of({**values, "task": "tiny", "epochs": 1})
+    expected = {one.id: finetune.run(one, device="cpu")[0] for one in configs}
+    monkeypatch.setenv("MEDYATE_RESULTS", str(places / "stacked"))
+    events = []
+    outcomes = sweep.run([configs[0], odd, configs[1], rank, configs[2]], workers=2, stack=2, device="cpu", on_event=events.append)
+    assert list(outcomes) == ["finished"] and len(outcomes["finished"]) == 5
+    processes = {}
+    for event in events:
+        if event.event == "begin":
+            processes.setdefault(event.data["pid"], []).append(event.config)
+    assert {tuple(one.id for one in group) for group in processes.values()} == {
+        (odd.id,), (rank.id,), (configs[2].id,), (configs[0].id, configs[1].id)
+    }  # fmt: skip
+    assert [event.event for event in events if event.config == configs[1]] == ["begin", "epoch", "epoch", "end"]
+    for one in configs:
+        record = valid(runs.load(one.id))
+        alike(record, expected[one.id])
+        assert record["environment"].get("stacked_runs") == (None if one == configs[2] else 2)
+    assert list((storage.own() / "checkpoints").iterdir()) == []
+
+
+def test_a_killed_stack_loses_nothing_and_doubles_nothing(monkeypatch, places):
+    """kill -9 in mid-run: what is recorded stays, the others go on at their checkpoints; one of them alone."""
+    configs = [config(seed=seed, epochs=epochs, learning_rate=0.005) for seed, epochs in ((0, 1), (1, 4), (2, 4))]
+    expected = {one.id: finetune.run(one, device="cpu")[0] for one in configs}
+    monkeypatch.setenv("MEDYATE_RESULTS", str(places / "killed"))
+    pids, first = {}, []
+
+    def kill(event):
+        first.append(event)
+        if event.event == "begin":
+            pids[event.config.id] = event.data["pid"]
+        if event.event == "epoch" and event.config == configs[2] and event.data["epoch"] == 3:
+            os.kill(pids[configs[2].id], signal.SIGKILL)
+
+    outcomes = sweep.run(configs, stack=3, device="cpu", on_event=kill)
+    assert len(set(pids.values())) == 1
+    assert [one for one, _ in outcomes["finished"]] == configs[:1] and [one for one, _ in outcomes["killed"]] == configs[1:]
+    assert f"log {worker.log_of([one.id for one in configs])}" in outcomes["killed"][0][1]
+    kept = runs.path(configs[0].id).read_bytes()
+    second = []
+    for some in (configs[1:2], configs):  # the second start finds only the last one to do
+        pending = [one for one in sweep.state(configs).pending if one in some]
+        assert list(sweep.run(pending, stack=3, device="cpu", on_event=second.append)) == ["finished"]
+    assert begun(second) == [configs[1].id, configs[2].id]
+    assert min(event.data["epoch"] for event in second if event.event == "epoch") >= 3
+    assert runs.path(configs[0].id).read_bytes() == kept and not sweep.state(configs).pending
+    for one in configs:
+        alike(valid(runs.load(one.id)), expected[one.id])
+
+
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(1, 9))
+def test_shards_keep_stacks_together(count, tasks, stack):
+    configs = [replace(CONFIG, seed=seed, batch_norm=("train", "frozen")[seed % 3 == 0], declared=True) for seed in range(count)]
+    parts = cluster.shards(configs, tasks, stack)
+    assert sorted(values["seed"] for part in parts for _, values in part) == list(range(count))
+    # a task that does its part in stacks needs no more of them than all the runs on one machine would
+    needed = sum(-(-sum(one.batch_norm == norm for one in configs) // stack) for norm in ("train", "frozen"))
+    made = sum(
+        -(-sum(values["batch_norm"] == norm for _, values in part) // stack) for part in parts for norm in ("train", "frozen")
+    )
+    assert made == needed
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 
@@ -474,6 +554,20 @@ def test_commands(small_sweep):
     assert "nothing is pending" in command("submit", "fig6", "--scale", "quick", "--slurm").stdout
     with pytest.raises(InputError, match="--slurm"):
         command("submit", "fig6", "--scale", "quick")
+
+
+def test_stacks_by_command(small_sweep, monkeypatch):
+    ran = command("run", "fig6", "--scale", "quick", "--device", "cpu", "--stack", "2", "--json")
+    assert ran.exit_code == 0 and json.loads(ran.stdout)["finished"] == 2
+    assert {runs.load(one.id)["environment"]["stacked_runs"] for one in small_sweep.configs()} == {2}
+    with pytest.raises(InputError, match="stack 0 is out of range"):
+        command("run", "fig6", "--scale", "quick", "--stack", "0", "--device", "cpu")
+    with pytest.raises(InputError, match="--cuda-graphs with --stack 2 on device 'cpu'; allowed: a stack of at least 2 on cuda"):
+        command("run", "fig6", "--scale", "quick", "--stack", "2", "--cuda-graphs", "--device", "cpu")
+    grid = grids.Grid("run", {"seed": (3, 4)}, {**BASE, "task": "tiny", "momentum": 0.9})
+    monkeypatch.setitem(grids.SWEEPS, ("fig6", "quick"), grids.Sweep("fig6", "quick", "", (grid,)))
+    with pytest.raises(InputError, match="--stack 2: no run of these can be stacked: momentum 0.9 cannot be stacked"):
+        command("run", "fig6", "--scale", "quick", "--stack", "2", "--device", "cpu")
 
 
 # --- records and clusters ----------------------------------------------------------------------
