@@ -94,21 +94,18 @@ class Wide:
         if any(other != shapes[0] for other in shapes):
             raise InputError("networks of different shapes, types or devices cannot be stacked; allowed: the same network in each run")
         first = next(models[0].parameters())
-        self.device = first.device
         self.network = self._build(batch_norm)
         self._norms = [m for model in models for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         self._counts_batches = batch_norm == "train"
         self._parameters = dict(self.network.named_parameters())
         self._masks: dict[str, Tensor] = {}
         self.trained: tuple[str, ...] = ()
-        self.loss_sum = torch.zeros(self.runs, device=self.device, dtype=first.dtype)
-        self.right = torch.zeros(self.runs, device=self.device, dtype=torch.long)
+        self.loss_sum = torch.zeros(self.runs, device=first.device, dtype=first.dtype)
+        self.right = torch.zeros(self.runs, device=first.device, dtype=torch.long)
         self._runner = self._step if capture is None else Replayed(self._step, self._state, capture)
-        self.train_only([{} for _ in models])
 
     def _build(self, batch_norm: str) -> nn.Module:
         network = copy.deepcopy(self.models[0])
-        network.requires_grad_(True)
         for name, module in list(network.named_modules()):
             if not list(module.children()):
                 wide = _widened(module, self.runs, name)
@@ -129,7 +126,7 @@ class Wide:
                         part.data = view  # the parameter stays the same object, for hooks and optimisers
                     else:
                         single[path]._buffers[name] = view
-        return network
+        return network.requires_grad_(False)
 
     def train_only(self, masks: Sequence[Mapping[str, Tensor | None]]) -> None:
         """What each run trains from now on: by parameter name a mask of its gradient, None for all of it.

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from medyate import finetune, tasks
 from medyate.config import RankConfig, RunConfig
@@ -39,6 +40,15 @@ def numbers(record):
     """All of a record that must repeat bit for bit."""
     epochs = [{key: value for key, value in row.items() if key not in CLOCKS} for row in record["epochs"]]
     return {key: record[key] for key in record if key not in ("seconds", "peak_memory_bytes", "epochs")} | {"epochs": epochs}
+
+
+@pytest.fixture
+def one_thread():
+    """The fewest threads: many small runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

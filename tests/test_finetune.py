@@ -8,19 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from small_task import TEST, TRAIN, config, digits, numbers, rank_config, results  # noqa: F401 (fixtures)
+from small_task import TEST, TRAIN, config, digits, numbers, one_thread, rank_config, results  # noqa: F401 (fixtures)
 
 from medyate import finetune, networks, ranking, runs, strategies
 from medyate.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The fewest threads: many small runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(settings, **options):
