@@ -20,6 +20,7 @@ from .dense import Dense
 from .dynamic import Subnet
 from .errors import InputError, choose
 
+Data = tasks.ImageData | tokens.TokenData
 Progress = Callable[[dict[str, Any]], None]
 # Streams of random numbers of one seed, apart from one another: a strategy that draws more channels
 # must not change the data that the run sees.
@@ -98,7 +99,7 @@ def _peak_memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def load_data(config: RunConfig | RankConfig) -> tasks.ImageData | tokens.TokenData:
+def load_data(config: RunConfig | RankConfig) -> Data:
     """The task of a config: images at its resolution, or texts in its network's tokens."""
     network = networks.get(config.network)
     if network.kind == "text":
@@ -109,7 +110,7 @@ def load_data(config: RunConfig | RankConfig) -> tasks.ImageData | tokens.TokenD
 class _Loop:
     """What runs and rankings share: data, model, schedule, one epoch, checkpoints."""
 
-    def __init__(self, config: RunConfig | RankConfig, device: str, data: tasks.ImageData | None = None):
+    def __init__(self, config: RunConfig | RankConfig, device: str, data: Data | None = None):
         self.config, self.device = config, device_of(device)
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
@@ -291,7 +292,7 @@ class Tuning(_Loop):
     """
 
     def __init__(
-        self, config: RunConfig, device: str, *, force: bool = False, data: tasks.ImageData | None = None,
+        self, config: RunConfig, device: str, *, force: bool = False, data: Data | None = None,
         execution: str | None = None,
     ):  # fmt: skip
         super().__init__(config, device, data)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from . import finetune, importance, runs, tasks
+from . import finetune, importance, networks, runs
 from .config import RankConfig, RunConfig
 from .errors import InputError
 from .wide import Wide, cuda_graph
@@ -38,6 +38,9 @@ def obstacle(config: RunConfig | RankConfig) -> str:
     """Why a config cannot be stacked with any other, in a line; "" where it can."""
     if config.kind != "run":
         return f"kind {config.kind!r} cannot be stacked; allowed: run"
+    if not networks.get(config.network).has_batch_norm:
+        allowed = ", ".join(name for name, network in networks.NETWORKS.items() if network.has_batch_norm)
+        return f"network {config.network!r} cannot be stacked; allowed: {allowed}"
     for name in ("momentum", "weight_decay"):
         if getattr(config, name):
             return f"{name} {getattr(config, name)!r} cannot be stacked, a stack takes plain steps; allowed: 0"
@@ -121,7 +124,7 @@ class _Stack:
         for config in configs:
             try:
                 if data is None:
-                    data = tasks.load(config.task, resolution=config.resolution)
+                    data = finetune.load_data(config)
                 # one execution for all, which Baseline needs as well
                 self.members.append(finetune.Tuning(config, self.device, data=data, execution="dense"))
             except Exception as error:
