@@ -225,3 +225,23 @@ def test_contents_name_pages_that_are_there():
         assert [path for path in (ROOT / f"{page}.md", ROOT / f"{page}.ipynb") if path.is_file()], page
     in_contents = {f"{page}.md" for page in pages}
     assert {str(page.relative_to(ROOT)) for page in COURSE} <= in_contents
+
+
+def test_the_reference_has_every_public_module():
+    """All modules but those with an underscore; of ``medyate.tasks.fetch``, which a function of that name hides, the function."""
+    import pkgutil
+
+    import medyate
+
+    there = {module.name for module in pkgutil.walk_packages(medyate.__path__, "medyate.")}
+    public = {name for name in there if not any(part.startswith("_") for part in name.split("."))} - {"medyate.tasks.fetch"}
+    text = (ROOT / "book" / "reference" / "api.md").read_text()
+    assert set(re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.M)) == public
+    assert re.findall(r"^### `(\S+)`$", text, flags=re.M) == re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.M)
+
+
+def test_every_reference_is_cited_and_every_citation_has_a_reference():
+    keys = set(re.findall(r"^@\w+\{(\S+),$", (ROOT / "book" / "references.bib").read_text(), flags=re.M))
+    prose = [page.read_text() for page in COURSE] + [page.read_text() for page in (ROOT / "notebooks").glob("*.py")]
+    cited = {key for text in prose for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in keys.split(",")}
+    assert cited == keys
