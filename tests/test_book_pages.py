@@ -103,7 +103,7 @@ class Text(HTMLParser):
         self.parts.append(data)
 
 
-SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}", re.M | re.S)
+SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```$", re.M | re.S)
 
 
 @pytest.mark.skipif(not STUDENT.is_dir(), reason="the student version is not built: run `make student` first")
