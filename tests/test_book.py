@@ -132,10 +132,10 @@ def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
     for page in LESSONS:
         ours, theirs = page.read_text(), (folder / "book" / "course" / page.name).read_text()
         assert theirs == SOLUTION.sub("<>", ours).replace("<>\n", "")
-        assert "solution" not in re.sub("without solutions", "", theirs).lower()
+        assert not re.search(r"\bsolution", theirs, flags=re.I)
         assert theirs.count("{exercise-start}") == ours.count("{exercise-start}")
     assert not (folder / "book" / "reference" / "lecturer.md").exists()
-    assert set(build.pages(folder)) == set(build.pages(ROOT)) - {"book/reference/lecturer"}
+    assert build.pages(folder) == [page for page in build.pages(ROOT) if page != "book/reference/lecturer"]
     assert "launch_buttons" not in build.config("student", tmp_path, "https://github.com/a/b")  # the repository has them
 
 
