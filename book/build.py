@@ -17,18 +17,16 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs", "book/_ext"]
+READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs"]
 WORKERS = 2  # pages executed at a time, one thread each
 ALONE = ("book/course/left-out", "notebooks/memory")  # they measure times, so Jupyter Book executes them when all is quiet
 LECTURERS = "book/reference/lecturer"  # not in the student version
 PLACES = {"html": ROOT, "student": ROOT / "build" / "student", "pdf": ROOT / "build" / "pdf"}
 
 
-def digest() -> str:
-    """Of every file that pages read: their names and contents, not their times."""
+def digest(folders: list[Path]) -> str:
+    """Of every file in folders: their names and contents, not their times."""
     found = hashlib.sha256()
-    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
-    folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
@@ -36,15 +34,16 @@ def digest() -> str:
     return found.hexdigest()[:16]
 
 
-def executed_pages() -> tuple[Path, bool]:
-    """The folder of pages executed with just these files, and whether it is new. Older ones are removed."""
-    folder = ROOT / "build" / f"executed-{digest()}"
-    new = not folder.exists()
+def executed_pages() -> Path:
+    """The folder of pages executed with just the files that they read now. Older ones are removed."""
+    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
+    folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
+    folder = ROOT / "build" / f"executed-{digest(folders)}"
     for old in folder.parent.glob("executed-*"):
         if old != folder:
             shutil.rmtree(old)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder, new
+    return folder
 
 
 def github() -> str | None:
@@ -152,12 +151,13 @@ def config(kind: str, cache: Path, repository: str | None) -> dict:
 
 def build(kind: str) -> Path:
     """Build with warnings as errors; the HTML's first page."""
-    cache, new = executed_pages()
+    cache = executed_pages()
     place = PLACES[kind]
     output = place / "_build"
-    if new:  # Sphinx would not look again at pages whose own text is the same
-        for other in PLACES.values():
-            shutil.rmtree(other / "_build" / ".doctrees", ignore_errors=True)
+    # Sphinx would not look again at pages whose own text is the same, though what they show or how has changed
+    made_from, now = output / "made-from", f"{cache.name} {digest([ROOT / 'book' / '_ext'])}"
+    if not made_from.exists() or made_from.read_text() != now:
+        shutil.rmtree(output / ".doctrees", ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
     chosen = config(kind, cache, github())
@@ -172,6 +172,7 @@ def build(kind: str) -> Path:
     done = subprocess.run(command, cwd=ROOT)
     if done.returncode:
         sys.exit(done.returncode)
+    made_from.write_text(now)
     if kind == "pdf":  # the one page's links count from the top, where Jupyter Book writes only a way to it
         shutil.copy2(output / builder / "book" / "index.html", output / builder / "index.html")
     return output / builder / "index.html"

@@ -4,9 +4,9 @@ from sphinx.application import Sphinx
 
 
 def keep_sentence(_app: Sphinx, what: str, _name: str, _obj, _options, lines: list[str]) -> None:
-    """An empty first line hides the colon from napoleon, which looks at the first line alone."""
+    """An empty comment hides the colon from napoleon, which looks at the first line alone."""
     if what in ("property", "attribute") and lines:
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]
 
 
 def setup(app: Sphinx) -> dict:
