@@ -117,7 +117,7 @@ def student_source(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("book", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("_toc.yml", "CHANGELOG.md"):
+    for name in ("_toc.yml", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy2(ROOT / name, folder / name)
     (folder / "results").symlink_to(ROOT / "results")
     for page in folder.glob("book/**/*.md"):
