@@ -139,6 +139,21 @@ def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
     assert "launch_buttons" not in build.config("student", tmp_path, "https://github.com/a/b")  # the repository has them
 
 
+def test_digest_sees_names_and_contents_not_times(build, tmp_path):
+    folder = tmp_path / "read"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "a.py").write_text("1")
+    first = build.digest([folder])
+    os.utime(folder / "a.py", (0, 0))
+    (folder / "__pycache__" / "a.pyc").write_text("x")
+    assert build.digest([folder]) == first
+    (folder / "a.py").write_text("2")
+    assert build.digest([folder]) != first
+    (folder / "a.py").write_text("1")
+    (folder / "a.py").rename(folder / "b.py")
+    assert build.digest([folder]) != first
+
+
 def test_executed_side_by_side_and_only_once(build, tmp_path, monkeypatch):
     """Pages end up in the cache that Jupyter Book looks into; what fails there is left to it."""
     pytest.importorskip("jupyter_cache")
