@@ -28,7 +28,8 @@ def reserve(app: Sphinx, doctree: nodes.document) -> None:
     """Put the place into the box. The times of other pages are not known yet."""
     for box in doctree.findall(nodes.admonition):
         if box.children and box[0].astext() == BOX:
-            box += nodes.paragraph("", "", nodes.strong("", "Run time, measured."), nodes.Text(" "), run_time(docname=app.env.docname))
+            place = run_time(docname=app.env.docname)
+            box += nodes.paragraph("", "", nodes.strong("", "Run time, measured."), nodes.Text(" "), place)
 
 
 def seconds_of(env, docname: str) -> float | None:
@@ -39,7 +40,8 @@ def seconds_of(env, docname: str) -> float | None:
 def sentence(env, docname: str, processor: str) -> str:
     """``docname``'s time, and that of the executed pages below it in the contents."""
     own = seconds_of(env, docname)
-    below = [seconds for page in env.toctree_includes.get(docname, ()) if (seconds := seconds_of(env, page)) is not None]
+    pages = env.toctree_includes.get(docname, ())
+    below = [seconds for page in pages if (seconds := seconds_of(env, page)) is not None]
     parts = [f"{say(own)} for the code of this page"] if own is not None else []
     if below:
         parts.append(f"{say(sum(below))} for the {'notebook' if len(below) == 1 else f'{len(below)} notebooks'} of this part")

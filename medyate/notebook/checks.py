@@ -218,8 +218,14 @@ def _depthwise() -> tuple[Question, ...]:
             layer.weight_elements,
             "elements",
             (
-                Slip(full.weight_elements, "that is a full convolution's weight; a depthwise filter sees one channel only"),
-                Slip(pointwise.weight_elements, "that is a pointwise convolution's weight; here each channel has a filter of its own"),
+                Slip(
+                    full.weight_elements,
+                    "that is a full convolution's weight; a depthwise filter sees one channel only",
+                ),
+                Slip(
+                    pointwise.weight_elements,
+                    "that is a pointwise convolution's weight; here each channel has a filter of its own",
+                ),
                 Slip(math.prod(layer.kernel), "that is one filter; every channel has one"),
                 Slip(channels, "you forgot the factor D²: a filter has 3 by 3 weights"),
                 Slip(channels * layer.kernel[0], "a filter is 3 by 3, not 3 by 1"),
@@ -258,8 +264,14 @@ def _dearest() -> tuple[Question, ...]:
             "elements",
             (
                 Slip(weights + outputs, "you counted the output's pixels; the price asks for the input's, H times W"),
-                Slip(weights // taps + inputs, "you forgot the factor D²: each output channel has D by D weights for this one"),
-                Slip(layer.channels * taps + inputs, "you multiplied D² by the input's channels; one input channel meets the C' output channels"),
+                Slip(
+                    weights // taps + inputs,
+                    "you forgot the factor D²: each output channel has D by D weights for this one",
+                ),
+                Slip(
+                    layer.channels * taps + inputs,
+                    "you multiplied D² by the input's channels; one input channel meets the C' output channels",
+                ),
                 Slip(inputs, "that is the input alone; the gradient of its weights needs room as well"),
                 Slip(weights, "that is the weights' gradient alone; the input must be kept as well"),
                 Slip(layer.search_elements, "that is all input channels of the layer; one is asked for"),
@@ -273,8 +285,14 @@ def _dearest() -> tuple[Question, ...]:
             layer.channel_elements / budget,
             "fraction",
             (
-                Slip(budget / layer.channel_elements, "that is the budget over the price; the price over the budget is asked for"),
-                Slip(layer.channel_elements / (4 * budget), "bytes below, elements above: both are to be in elements"),
+                Slip(
+                    budget / layer.channel_elements,
+                    "that is the budget over the price; the price over the budget is asked for",
+                ),
+                Slip(
+                    layer.channel_elements / (4 * budget),
+                    "bytes below, elements above: both are to be in elements",
+                ),
             ),
             "divide the price by MCUNet's smallest budget, both in elements",
             tolerance=5e-3,
@@ -323,7 +341,10 @@ def _hand() -> tuple[Question, ...]:
             rgn,
             "norm per element",
             (
-                Slip(total / layer.search_elements, "you divided by all channels' price; layer RGN divides by one channel's"),
+                Slip(
+                    total / layer.search_elements,
+                    "you divided by all channels' price; layer RGN divides by one channel's",
+                ),
                 Slip(root / price, "you took the norm of the whole gradient; layer RGN adds up the channels' norms"),
                 Slip(lara, "that is LaRa"),
                 Slip(total, "that is the sum of the norms; divide it by the price"),
@@ -336,7 +357,10 @@ def _hand() -> tuple[Question, ...]:
             "norm per element",
             (
                 Slip(root / price, "you divided by one channel's price; LaRa divides by the price of all of them"),
-                Slip(total / layer.search_elements, "LaRa takes the norm of the whole gradient, not the sum of the norms"),
+                Slip(
+                    total / layer.search_elements,
+                    "LaRa takes the norm of the whole gradient, not the sum of the norms",
+                ),
                 Slip(rgn, "that is layer RGN"),
                 Slip(root**2 / layer.search_elements, "you forgot the root over the sum of squares"),
                 Slip(root, "that is the norm of the gradient; divide it by the price of all channels"),
@@ -372,10 +396,19 @@ def _step() -> tuple[Question, ...]:
             right,
             "fraction",
             (
-                Slip(one / (one + nine), "you left the unseen channels out; they have the largest norm that was seen"),
+                Slip(
+                    one / (one + nine),
+                    "you left the unseen channels out; they have the largest norm that was seen",
+                ),
                 Slip(1 / channels, "that is uniform sampling; from epoch 2 on the draw is in proportion to N"),
-                Slip(one / (one + nine + (channels - 2) * one), "you gave unseen channels the smallest norm; they get the largest"),
-                Slip(one / (one + nine + (channels - 2) * (one + nine) / 2), "you gave unseen channels the mean; they get the largest norm"),
+                Slip(
+                    one / (one + nine + (channels - 2) * one),
+                    "you gave unseen channels the smallest norm; they get the largest",
+                ),
+                Slip(
+                    one / (one + nine + (channels - 2) * (one + nine) / 2),
+                    "you gave unseen channels the mean; they get the largest norm",
+                ),
                 Slip(one / (one + nine * channels), "you counted one channel too many: N has one entry a channel"),
                 Slip(nine / float(norms.sum()), "that is the probability of `b3`; `a0` is asked for"),
                 Slip(1 / (1 / right - 1), "those are odds, one to the rest; a probability divides by the sum of all"),
@@ -445,8 +478,15 @@ def _bits() -> tuple[Question, ...]:
             "bytes",
             (
                 Slip(8 * right, "that is the number of outputs; each needs one bit, and eight bits make a byte"),
-                Slip(32 * right, "that is what full tensors in single precision take; a mask needs one bit an output"),
-                Slip(inputs / 8, "you counted every layer's input; only rectified outputs need a mask, and pw2 has no ReLU6 behind it"),
+                Slip(
+                    32 * right,
+                    "that is what full tensors in single precision take; a mask needs one bit an output",
+                ),
+                Slip(
+                    inputs / 8,
+                    "you counted every layer's input; only rectified outputs need a mask, and pw2 has no ReLU6 "
+                    "behind it",
+                ),
                 Slip(second_block, "you left out the first block; the gradient passes it too"),
             ),
             "one bit for each output of a ReLU6: behind the stem, each pw1, each depthwise layer and the mix layer",
@@ -482,9 +522,15 @@ def _datasheet() -> tuple[Question, ...]:
             (
                 Slip(budget / layer.channel_elements, "a channel is trained whole or not at all"),
                 Slip(-(-budget // layer.channel_elements), "you rounded up; the budget is a hard bound"),
-                Slip(budget // (weights + 4 * 4), "you counted the output's pixels; the stride halves the output, the price asks for the input"),
+                Slip(
+                    budget // (weights + 4 * 4),
+                    "you counted the output's pixels; the stride halves the output, the price asks for the input",
+                ),
                 Slip(budget // (layer.out_channels + inputs), "you forgot the factor D² of the kernel"),
-                Slip(budget // (layer.channels * 9 + inputs), "you took the layer's input channels for its output channels"),
+                Slip(
+                    budget // (layer.channels * 9 + inputs),
+                    "you took the layer's input channels for its output channels",
+                ),
                 Slip(budget // weights, "you left the input out"),
                 Slip(memory_bytes // layer.channel_elements, "you divided bytes by elements"),
             ),
@@ -505,7 +551,10 @@ def _axis() -> tuple[Question, ...]:
             100 * budget / own,
             "percent",
             (
-                Slip(100 * budget / others, "that is what the paper's axis shows: it divides by another network's total. Whose?"),
+                Slip(
+                    100 * budget / others,
+                    "that is what the paper's axis shows: it divides by another network's total. Whose?",
+                ),
                 Slip(100 * budget / paper.total_elements("proxyless-w0.3"), "that divides by Proxyless's total"),
                 Slip(100 * own / budget, "the other way round: the budget over the network's total"),
             ),
@@ -529,9 +578,15 @@ def _grid() -> tuple[Question, ...]:
             "count",
             (
                 Slip(runs // seeds, "you forgot a factor of three: the seeds or the networks"),
-                Slip(settings * seeds * tiers * (named + free), "you ran strategies without a budget once for each budget; they are the same run at each"),
+                Slip(
+                    settings * seeds * tiers * (named + free),
+                    "you ran strategies without a budget once for each budget; they are the same run at each",
+                ),
                 Slip(settings * seeds * tiers * named, "you left out the strategies without a budget"),
-                Slip(settings * seeds * (named + free), "you forgot that a strategy with a budget runs at each of the budgets"),
+                Slip(
+                    settings * seeds * (named + free),
+                    "you forgot that a strategy with a budget runs at each of the budgets",
+                ),
                 Slip(runs // len(grids.PAPER_TASKS), "you counted one task"),
             ),
             "tasks, networks, seeds; and of the strategies, those with a budget once for each budget",
