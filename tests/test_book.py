@@ -62,14 +62,9 @@ def test_every_part_has_three_to_five_exercises_each_with_a_solution(page):
 
 SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```$", re.M | re.S)
 SELF_CHECK = re.compile(r'checks\.check\(\s*"([^"]+)"')
-REWRITTEN = pytest.mark.xfail(reason="its self-check comes with its next version")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[REWRITTEN] if page.stem == "transformers" else []) for page in LESSONS],
-    ids=lambda page: page.stem,
-)
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
 def test_every_part_has_a_self_check_that_is_open_for_readers_and_right_in_the_solution(page):
     text = page.read_text()
     solutions = "".join(SOLUTION.findall(text))

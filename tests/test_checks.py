@@ -24,6 +24,10 @@ BY_HAND = {
     "ex-hand": {"rgn": 0.19, "lara": 13 / 300},
     "ex-step": {"probability": 1 / 100},
     "ex-datasheet": {"budget": 16_384, "channels": 25},
+    "ex-shared": {
+        "activations": 100 * 12 * 2 * 128 * 768 / 10_617_600,
+        "total": 100 * 12 * 2 * 128 * 768 / 96_225_792,
+    },
     "ex-axis": {"percent": 100 * 27_946 / 1_252_320},
     "ex-grid": {"runs": 7 * 3 * 3 * (8 * 3 + 2)},
 }

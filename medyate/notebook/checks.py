@@ -539,6 +539,47 @@ def _datasheet() -> tuple[Question, ...]:
     )
 
 
+@_exercise("ex-shared")
+def _shared() -> tuple[Question, ...]:
+    from .. import costs
+
+    tokens, hidden, inner, blocks = 128, 768, 3072, 12
+    square = costs.linear_layer("query, key, value or projection", (hidden, hidden), tokens, bias=True)
+    up = costs.linear_layer("up", (inner, hidden), tokens, bias=True)
+    down = costs.linear_layer("down", (hidden, inner), tokens, bias=True)
+    pooler = costs.linear_layer("pooler", (hidden, hidden), 1, bias=True)
+    totals = costs.totals([*blocks * [*4 * [square], up, down], pooler])
+    one = square.activation_elements  # one of three copies, in one block
+    activations, everything = totals["activation_elements"], totals["total_elements"]
+
+    def slips(whole: int, other: int, which: str) -> tuple[Slip, ...]:
+        return (
+            Slip(100 * blocks * 3 * one / whole, "one of the three copies is still kept: two are saved"),
+            Slip(100 * blocks * one / whole, "two of the three copies are saved, not one"),
+            Slip(100 * 2 * one / whole, f"that is one block; there are {blocks}"),
+            Slip(100 * blocks * 2 * one / other, which),
+        )
+
+    return (
+        Question(
+            "activations",
+            100 * blocks * 2 * one / activations,
+            "percent",
+            slips(activations, everything, "that is the share of the total; the share of the activations is asked for"),
+            "count what is saved in a block, and divide by all activations",
+            tolerance=5e-3,
+        ),
+        Question(
+            "total",
+            100 * blocks * 2 * one / everything,
+            "percent",
+            slips(everything, activations, "that is the share of the activations; the share of the total is asked for"),
+            "the same saving, divided by weights, biases and activations together",
+            tolerance=5e-3,
+        ),
+    )
+
+
 @_exercise("ex-axis")
 def _axis() -> tuple[Question, ...]:
     from .. import paper
