@@ -1,7 +1,8 @@
 """Build the book: ``python book/build.py html | student | pdf``, as the Makefile calls it.
 
 Executed pages are kept between builds. The cache of Jupyter Book looks only at a page's own text, so it is
-kept under a digest of all that the pages read: the library, the notebooks, the recorded runs.
+kept under a digest of all that the pages read: the library, the notebooks, the recorded runs. Pages that are not in it
+are executed side by side before Jupyter Book starts, which would take them one by one.
 """
 
 import hashlib
@@ -10,20 +11,22 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs", "book/_ext"]
+READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs"]
+WORKERS = 2  # pages executed at a time, one thread each
+ALONE = ("book/course/left-out", "notebooks/memory")  # they measure times, so Jupyter Book executes them when all is quiet
+LECTURERS = "book/reference/lecturer"  # not in the student version
 PLACES = {"html": ROOT, "student": ROOT / "build" / "student", "pdf": ROOT / "build" / "pdf"}
 
 
-def digest() -> str:
-    """Of every file that pages read: their names and contents, not their times."""
+def digest(folders: list[Path]) -> str:
+    """Of every file in folders: their names and contents, not their times."""
     found = hashlib.sha256()
-    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
-    folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
@@ -31,15 +34,16 @@ def digest() -> str:
     return found.hexdigest()[:16]
 
 
-def executed_pages() -> tuple[Path, bool]:
-    """The folder of pages executed with just these files, and whether it is new. Older ones are removed."""
-    folder = ROOT / "build" / f"executed-{digest()}"
-    new = not folder.exists()
+def executed_pages() -> Path:
+    """The folder of pages executed with just the files that they read now. Older ones are removed."""
+    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
+    folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
+    folder = ROOT / "build" / f"executed-{digest(folders)}"
     for old in folder.parent.glob("executed-*"):
         if old != folder:
             shutil.rmtree(old)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder, new
+    return folder
 
 
 def github() -> str | None:
@@ -54,33 +58,88 @@ def github_address(remote: str) -> str | None:
     return f"https://github.com/{match[1]}" if match else None
 
 
+def pages(source: Path) -> list[str]:
+    """The pages in the contents, in their order, without ending."""
+    return re.findall(r"(?:file|root): (\S+)", (source / "_toc.yml").read_text())
+
+
+def notebook(path: Path):
+    """A page as Jupyter Book reads it for execution; None where it is plain Markdown."""
+    from myst_nb.core import read
+
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return read.standard_nb_read(text)
+    if not read.is_myst_markdown_notebook(text):
+        return None
+    return read.read_myst_markdown_notebook(text, add_source_map=True, path=path)
+
+
+def executed(path: Path, timeout: int):
+    """The page with its outputs and the seconds it took; None where it fails, which Jupyter Book will tell."""
+    from jupyter_cache.executors.utils import single_nb_execution
+
+    result = single_nb_execution(notebook(path), cwd=str(path.parent), timeout=timeout, allow_errors=False)
+    return None if result.err else (result.nb, result.time)
+
+
+def execute(source: Path, folder: Path, timeout: int) -> None:
+    """Execute the pages that the cache in ``folder`` lacks, :data:`WORKERS` at a time, and put them there."""
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    cache, missing = get_cache(folder), []
+    for page in pages(source):
+        path = next(path for path in (source / f"{page}.md", source / f"{page}.ipynb") if path.is_file())
+        found = None if page in ALONE else notebook(path)
+        if found is not None and any(cell.cell_type == "code" for cell in found.cells):
+            try:
+                cache.match_cache_notebook(found)
+            except KeyError:
+                missing.append(path)
+    if not missing:
+        return
+    with ProcessPoolExecutor(WORKERS) as pool:
+        jobs = [(path, pool.submit(executed, path, timeout)) for path in missing]
+        for path, job in jobs:
+            if (result := job.result()) is not None:
+                bundle = CacheBundleIn(result[0], str(path), data={"execution_seconds": result[1]})
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
 def without_solutions(text: str) -> str:
     """A page without its solutions, code cells and all."""
     return re.sub(r"^```\{solution-start\}.*?^```\{solution-end\}\n```\n", "", text, flags=re.M | re.S)
 
 
 def student_source(folder: Path) -> Path:
-    """The book's source for students, made anew: the same pages without solutions."""
+    """The book's source for students, made anew: the same pages without solutions, and without the lecturers' page."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("book", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("_toc.yml", "CHANGELOG.md"):
+    for name in ("_toc.yml", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy2(ROOT / name, folder / name)
     (folder / "results").symlink_to(ROOT / "results")
     for page in folder.glob("book/**/*.md"):
         page.write_text(without_solutions(page.read_text()))
+    (folder / f"{LECTURERS}.md").unlink()
+    contents = folder / "_toc.yml"
+    contents.write_text(re.sub(rf"^ *- file: {LECTURERS}\n", "", contents.read_text(), flags=re.M))
     return folder
 
 
 def config(kind: str, cache: Path, repository: str | None) -> dict:
-    """The book's configuration with what only this machine knows; launch buttons need a public repository."""
+    """The book's configuration with what only this machine knows.
+
+    Launch buttons need a public repository. It has the solutions, so the student version has no buttons.
+    """
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
     settings["execute"]["cache"] = str(cache)
     extensions = settings["sphinx"]["local_extensions"]  # Jupyter Book looks for them beside the written file
     settings["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in extensions.items()}
     if kind == "student":
         settings["title"] += " (student version)"
-    if repository:
+    if repository and kind != "student":
         settings["repository"] = {"url": repository, "branch": "main"}
         settings["launch_buttons"] = {
             "notebook_interface": "jupyterlab",
@@ -92,27 +151,28 @@ def config(kind: str, cache: Path, repository: str | None) -> dict:
 
 def build(kind: str) -> Path:
     """Build with warnings as errors; the HTML's first page."""
-    cache, new = executed_pages()
+    cache = executed_pages()
     place = PLACES[kind]
     output = place / "_build"
-    if new:  # Sphinx would not look again at pages whose own text is the same
-        for other in PLACES.values():
-            shutil.rmtree(other / "_build" / ".doctrees", ignore_errors=True)
+    # Sphinx would not look again at pages whose own text is the same, though what they show or how has changed
+    made_from, now = output / "made-from", f"{cache.name} {digest([ROOT / 'book' / '_ext'])}"
+    if not made_from.exists() or made_from.read_text() != now:
+        shutil.rmtree(output / ".doctrees", ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
-    settings.write_text(yaml.safe_dump(config(kind, cache, github()), sort_keys=False, allow_unicode=True))
+    chosen = config(kind, cache, github())
+    settings.write_text(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True))
     source = student_source(place / "source") if kind == "student" else ROOT
     builder = "singlehtml" if kind == "pdf" else "html"
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", place]
     command += ["--config", settings, "--toc", source / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",  # the pages' numbers do not depend on the number of cores
-        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm misses ipywidgets on every page that imports torch
-    }
-    done = subprocess.run(command, cwd=ROOT, env=environment)
+    os.environ["OMP_NUM_THREADS"] = "1"  # the pages' numbers do not depend on the number of cores
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses ipywidgets on every page that imports torch
+    execute(source, cache, chosen["execute"]["timeout"])
+    done = subprocess.run(command, cwd=ROOT)
     if done.returncode:
         sys.exit(done.returncode)
+    made_from.write_text(now)
     if kind == "pdf":  # the one page's links count from the top, where Jupyter Book writes only a way to it
         shutil.copy2(output / builder / "book" / "index.html", output / builder / "index.html")
     return output / builder / "index.html"

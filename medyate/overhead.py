@@ -14,7 +14,7 @@ from .costs import Layer
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations of one epoch. ``norm``: eq. 11; ``sampling``: |zeta| log2 N of eq. 12;
+    """Operations of one epoch. ``norm``: eq. 11; ``sampling``: ``|zeta| log2 N`` of eq. 12;
     ``derivatives``: eq. 13 times the batch size, which eq. 13 leaves out."""
 
     channels: int

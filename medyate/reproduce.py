@@ -180,7 +180,7 @@ def collapsed() -> tuple[dict[str, float], pd.DataFrame]:
     """The one cell of Table 2 in which a run collapsed, taken apart; and the table without that run.
 
     If two of three runs have the accuracy a and the third b, their mean is (2 a + b) / 3 and their
-    sample standard deviation |a - b| / sqrt(3): the printed pair gives both. Returns ``mean_percent``,
+    sample standard deviation ``|a - b| / sqrt(3)``: the printed pair gives both. Returns ``mean_percent``,
     ``std_percent``, ``others_percent`` (a), ``collapsed_percent`` (b), ``neighbours_percent`` (the other
     strategies' mean in the same place); and one row a strategy: its mean over all 28 cells of SwinT
     as printed and with a in the collapsed cell, each with its rank (1 is best).

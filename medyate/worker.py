@@ -24,6 +24,7 @@ from . import claims, failures, runs, storage
 from .config import KINDS
 from .errors import InputError
 
+#: What may come of a run in a process of its own.
 OUTCOMES = {
     "finished": "the record is written",
     "there": "a finished record was there already",

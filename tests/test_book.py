@@ -4,13 +4,20 @@ The pages are executed in this process, one namespace a page, which is much fast
 build runs them in kernels.
 """
 
+import html
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
+import yaml
 
 from medyate import runs
+from medyate.notebook import checks
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = sorted((ROOT / "book").rglob("*.md"))
@@ -36,6 +43,8 @@ def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     if page.stem == "quickstart" and runs.table(network="efficientnet-lite0", task="digits").empty:
         pytest.skip("this page shows the runs of `make quickstart`, which are not here (MEDYATE_RESULTS)")
     monkeypatch.chdir(tmp_path)
+    # pages that record runs set it to a folder of their own; this brings it back
+    monkeypatch.setenv("MEDYATE_RESULTS", os.environ.get("MEDYATE_RESULTS", str(ROOT / "results")))
     namespace = {"__name__": "__main__"}
     for number, source in enumerate(cells(page), start=1):
         exec(compile(source, f"{page.name}, cell {number}", "exec"), namespace)
@@ -43,28 +52,124 @@ def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
-def test_every_exercise_has_a_solution(page):
+def test_every_part_has_three_to_five_exercises_each_with_a_solution(page):
     text = page.read_text()
     exercises = re.findall(r"\{exercise-start\}.*\n:label: (\S+)", text)
-    assert exercises == re.findall(r"\{solution-start\} (\S+)", text)
-    assert len(exercises) >= 3 or "{exercise-start}" not in text
+    assert exercises == re.findall(r"\{solution-start\} (\S+)\n:class: dropdown", text)
+    assert 3 <= len(exercises) <= 5
+    assert all("{code-cell}" in solution for solution in SOLUTION.findall(text))  # so it is executed by the test above
 
 
-@pytest.fixture
-def build():
-    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```$", re.M | re.S)
+SELF_CHECK = re.compile(r'checks\.check\(\s*"([^"]+)"')
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_every_part_has_a_self_check_that_is_open_for_readers_and_right_in_the_solution(page):
+    text = page.read_text()
+    solutions = "".join(SOLUTION.findall(text))
+    asked = SELF_CHECK.findall(SOLUTION.sub("", text))
+    assert asked and set(asked) == set(SELF_CHECK.findall(solutions))
+    for label in asked:
+        assert f":label: {label}\n" in text
+        # whatever the solution gives is asserted to be right
+        assert re.search(rf'(outcome = |assert )checks\.check\("{label}"', solutions)
+    assert solutions.count("assert outcome.right") == len(re.findall("outcome = checks", solutions))
+
+
+def test_every_self_check_is_used():
+    used = {label for page in LESSONS for label in SELF_CHECK.findall(page.read_text())}
+    assert used == set(checks.exercises())
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_every_part_says_goals_prerequisites_and_has_a_place_for_its_run_time(page):
+    (box,) = re.findall(r":::\{admonition\} (.*?)\n:class: note\n(.*?)^:::$", page.read_text(), flags=re.M | re.S)
+    assert box[0] == extension("run_time").BOX
+    assert [f"**{word}.**" in box[1] for word in ("Goals", "Prerequisites", "Time")] == [True] * 3
+
+
+def extension(name: str):
+    """A Sphinx extension of the book."""
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ({"a": 3.21}, "3.2 seconds for the code of this page, on one thread of the machine that built this book (CPU)."),
+        ({"a": 12.0, "n1": 50.0, "n2": 49.0}, "12 seconds for the code of this page, 1.6 minutes for the 2 notebooks of this part, on"),
+        ({"n1": 8.0}, "8.0 seconds for the notebook of this part, on"),
+        ({}, ""),
+    ],
+)
+def test_run_times_come_from_the_execution(seconds, text, monkeypatch):
+    found = extension("run_time")
+    monkeypatch.setattr(found, "seconds_of", lambda env, page: seconds.get(page))
+    env = type("Env", (), {"toctree_includes": {"a": ["n1", "n2", "plain"]}})
+    assert found.sentence(env, "a", "CPU").startswith(text) and bool(found.sentence(env, "a", "CPU")) == bool(text)
+
+
+@pytest.fixture
+def build(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book")  # by its name, so that processes of its pool find it
+    monkeypatch.delitem(sys.modules, "build", raising=False)
+    yield importlib.import_module("build")
+    del sys.modules["build"]
 
 
 def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
     folder = build.student_source(tmp_path / "source")
     for page in LESSONS:
         ours, theirs = page.read_text(), (folder / "book" / "course" / page.name).read_text()
-        assert "solution-" not in theirs
+        assert theirs == SOLUTION.sub("<>", ours).replace("<>\n", "")
+        assert not re.search(r"\bsolution", theirs, flags=re.I)
         assert theirs.count("{exercise-start}") == ours.count("{exercise-start}")
-        assert theirs.count("```") % 2 == 0
+    assert not (folder / "book" / "reference" / "lecturer.md").exists()
+    assert build.pages(folder) == [page for page in build.pages(ROOT) if page != "book/reference/lecturer"]
+    assert "launch_buttons" not in build.config("student", tmp_path, "https://github.com/a/b")  # the repository has them
+
+
+def test_digest_sees_names_and_contents_not_times(build, tmp_path):
+    folder = tmp_path / "read"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "a.py").write_text("1")
+    first = build.digest([folder])
+    os.utime(folder / "a.py", (0, 0))
+    (folder / "__pycache__" / "a.pyc").write_text("x")
+    assert build.digest([folder]) == first
+    (folder / "a.py").write_text("2")
+    assert build.digest([folder]) != first
+    (folder / "a.py").write_text("1")
+    (folder / "a.py").rename(folder / "b.py")
+    assert build.digest([folder]) != first
+
+
+def test_executed_side_by_side_and_only_once(build, tmp_path, monkeypatch):
+    """Pages end up in the cache that Jupyter Book looks into; what fails there is left to it."""
+    pytest.importorskip("jupyter_cache")
+    from jupyter_cache import get_cache
+
+    head = (ROOT / "book" / "quickstart.md").read_text().split("---\n")[1]
+    text = f"---\n{head}---\n\n# A page\n\n```{{code-cell}} ipython3\n:tags: [hide-input]\n\n%s\n```\n"
+    sources = {"good": "6 * 7", "other": "print(6 * 8)", "bad": "1 / 0"}
+    for name, source in sources.items():
+        (tmp_path / f"{name}.md").write_text(text % source)
+    (tmp_path / "plain.md").write_text("# Only text\n")
+    (tmp_path / "_toc.yml").write_text("root: plain\nchapters:\n- file: good\n- file: other\n- file: bad\n")
+    build.execute(tmp_path, tmp_path / "cache", timeout=60)
+    cache = get_cache(tmp_path / "cache")
+    assert len(cache.list_cache_records()) == 2
+    _, merged = cache.merge_match_into_notebook(build.notebook(tmp_path / "good.md"))
+    assert merged.cells[-1].outputs[0].data["text/plain"] == "42"
+    assert all(record.data["execution_seconds"] > 0 for record in cache.list_cache_records())
+    (tmp_path / "_toc.yml").write_text("root: plain\nchapters:\n- file: good\n- file: other\n")
+    monkeypatch.setattr(build, "ProcessPoolExecutor", lambda *_: pytest.fail("nothing was to be executed"))
+    build.execute(tmp_path, tmp_path / "cache", timeout=60)
 
 
 @pytest.mark.parametrize("remote", ["https://github.com/a-b/c.d.git", "git@github.com:a-b/c.d.git", "https://github.com/a-b/c.d\n"])
@@ -78,6 +183,50 @@ def test_launch_buttons_need_a_github_remote(build, remote, tmp_path):
     assert "launch_buttons" not in build.config("html", tmp_path, None)
 
 
+def git(*arguments, cwd):
+    return subprocess.run(["git", *map(str, arguments)], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def test_launch_buttons_lead_to_files_of_the_repository(tmp_path):
+    """A clone with a remote on GitHub, its pages built without executing them: every button's path is a tracked file."""
+    pytest.importorskip("jupyter_book")
+    clone = tmp_path / "clone"
+    try:
+        git("clone", "--quiet", ROOT, clone, cwd=tmp_path)
+    except subprocess.CalledProcessError:
+        pytest.skip("this is no git checkout")
+    git("remote", "set-url", "origin", "git@github.com:some-one/some.book.git", cwd=clone)
+    spec = importlib.util.spec_from_file_location("build_of_clone", clone / "book" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    settings = build.config("html", tmp_path / "cache", build.github())
+    settings["execute"] = {"execute_notebooks": "off"}
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump(settings))
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", clone, "--path-output", tmp_path, "--config", tmp_path / "_config.yml"]
+    subprocess.run([*command, "-q"], check=True, capture_output=True)
+
+    tracked = set(git("ls-files", cwd=clone).splitlines())
+    built, seen = tmp_path / "_build" / "html", {"binder": set(), "colab": set()}
+    for page in build.pages(clone):
+        text = (built / f"{page}.html").read_text()
+        for address in map(html.unescape, re.findall(r'href="(https://(?:mybinder|colab)[^"]+)"', text)):
+            parts = urlparse(address)
+            if parts.netloc == "mybinder.org":
+                assert parts.path == "/v2/gh/some-one/some.book/main"
+                (path,) = parse_qs(parts.query)["urlpath"]
+                assert path.removeprefix("lab/tree/") in tracked, address
+                seen["binder"].add(page)
+            else:
+                where, path = parts.path.split("/blob/main/")
+                assert where == "/github/some-one/some.book" and path in tracked and path.endswith(".ipynb"), address
+                seen["colab"].add(page)
+    notebooks = {page for page in build.pages(clone) if page.startswith("notebooks/")}
+    assert seen["colab"] == notebooks
+    with_code = {str(page.relative_to(ROOT).with_suffix("")) for page in WITH_CODE}
+    assert seen["binder"] == notebooks | with_code
+    assert "environment.yml" in tracked and not {"binder", ".binder"} & {path.split("/")[0] for path in tracked}
+
+
 def test_contents_name_pages_that_are_there():
     """A launch button leads to the page's path in the repository, so the file must be tracked there."""
     pages = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
@@ -86,3 +235,23 @@ def test_contents_name_pages_that_are_there():
         assert [path for path in (ROOT / f"{page}.md", ROOT / f"{page}.ipynb") if path.is_file()], page
     in_contents = {f"{page}.md" for page in pages}
     assert {str(page.relative_to(ROOT)) for page in COURSE} <= in_contents
+
+
+def test_the_reference_has_every_public_module():
+    """All modules but those with an underscore; of ``medyate.tasks.fetch``, which a function of that name hides, the function."""
+    import pkgutil
+
+    import medyate
+
+    there = {module.name for module in pkgutil.walk_packages(medyate.__path__, "medyate.")}
+    public = {name for name in there if not any(part.startswith("_") for part in name.split("."))} - {"medyate.tasks.fetch"}
+    text = (ROOT / "book" / "reference" / "api.md").read_text()
+    assert set(re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.M)) == public
+    assert re.findall(r"^### `(\S+)`$", text, flags=re.M) == re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.M)
+
+
+def test_every_reference_is_cited_and_every_citation_has_a_reference():
+    keys = set(re.findall(r"^@\w+\{(\S+),$", (ROOT / "book" / "references.bib").read_text(), flags=re.M))
+    prose = [page.read_text() for page in COURSE] + [page.read_text() for page in (ROOT / "notebooks").glob("*.py")]
+    cited = {key for text in prose for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in keys.split(",")}
+    assert cited == keys

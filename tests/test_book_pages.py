@@ -3,6 +3,7 @@
 `make book` builds it; without it, or without Chromium, these tests are skipped and say so.
 """
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlparse
@@ -10,7 +11,9 @@ from urllib.parse import unquote, urljoin, urlparse
 import pytest
 from browser import Browser, Site, find_chromium
 
-HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+STUDENT = ROOT / "build" / "student" / "_build" / "html"
 PAGES = sorted(
     str(path.relative_to(HTML))
     for folder in ("book", "notebooks")
@@ -75,6 +78,59 @@ def test_images_have_a_text(page):
     missing = [image.get("src", "")[:80] for image in Links(page).images if not image.get("alt", "").strip()]
     unspoken = [image["src"][:80] for image in Links(page).images if image.get("alt", "").endswith((".png", ".svg"))]
     assert not missing + unspoken
+
+
+LESSONS = sorted((ROOT / "book" / "course").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_a_part_tells_its_measured_run_time(page):
+    text = (HTML / "book" / "course" / f"{page.stem}.html").read_text()
+    (line,) = re.findall(r"<p><strong>Run time, measured\.</strong>(.*?)</p>", text, flags=re.S)
+    assert re.match(r" [\d.]+ (seconds|minutes) for the code of this page", line)
+    assert ("notebook" in line) == (page.stem in ("results", "left-out"))
+
+
+class Text(HTMLParser):
+    """The text of a page, tags left out."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.parts = []
+        self.feed(html)
+
+    def handle_data(self, data):
+        self.parts.append(data)
+
+
+SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```$", re.M | re.S)
+
+
+@pytest.mark.skipif(not STUDENT.is_dir(), reason="the student version is not built: run `make student` first")
+def test_student_version_gives_no_solution_away():
+    """No line of a solution in any file that is handed out: pages, sources beside them, notebooks, the search's index."""
+    pages = {page: page.read_text() for page in (ROOT / "book").rglob("*.md")}
+    elsewhere = "".join(SOLUTION.sub("", text) for text in pages.values())
+    lines = {
+        line.strip()
+        for text in pages.values()
+        for solution in SOLUTION.findall(text)
+        for line in solution.splitlines()
+        if len(line.strip()) >= 25 and line.strip() not in elsewhere and not line.startswith("```")
+    }
+    assert len(lines) > 200
+    handed_out = [path for path in STUDENT.rglob("*") if path.suffix in (".html", ".md", ".txt", ".ipynb", ".js", ".json", ".inv")]
+    assert len([path for path in handed_out if path.suffix == ".html"]) > 30
+    for path in handed_out:
+        text = path.read_bytes().decode(errors="replace")
+        read = "".join(Text(text).parts) if path.suffix == ".html" else text.replace('\\"', '"')
+        found = [line for line in lines if line in read]
+        assert not found, path
+    index = (STUDENT / "searchindex.js").read_text()
+    assert "Solution to" not in index and "lecturer" not in index
+    assert "Solution to" in (HTML / "searchindex.js").read_text() or "Solution to" in (HTML / "book" / "course" / "costs.html").read_text()
+    assert not (STUDENT / "book" / "reference" / "lecturer.html").exists()
+    assert not list(STUDENT.rglob("*lecturer*"))
 
 
 @needs_chromium
