@@ -204,7 +204,8 @@ def walk(
     """Every Conv2d/Linear use of ``model`` in order of execution, the classifier included.
 
     ``input_shape`` is one sample's shape, without the batch dimension. The model itself is not
-    changed and nothing is computed. Raises :class:`InputError` where the model cannot run on the
+    changed and nothing is computed. What ``nn.MultiheadAttention`` multiplies inside is not seen: its
+    one weight for query, key and value belongs to no layer that could be selected, and stays frozen. Raises :class:`InputError` where the model cannot run on the
     given shape.
     """
     choose(depthwise, DEPTHWISE, "depthwise cost")
