@@ -190,11 +190,20 @@ def _fig9(task: str, fixed: Mapping[str, Any]) -> tuple[Grid, ...]:
 
 
 # --- transformers ------------------------------------------------------------------------------
-# Learning rates, batch sizes and epochs stand nowhere in the paper. Here: its optimiser, batches of 32, and the
-# learning rates that the sweep `search` finds best on a task that is in none of the tables.
+# Learning rates, batch sizes and epochs stand nowhere in the paper. Here: its optimiser, batches of 32, and two
+# learning rates that the sweep `search` found on a task that is in none of the tables. The paper's own 0.125 is the best of
+# the four for selections (0.5 is better under the smallest budget alone, and unstable under the largest); all of the network
+# at that rate falls to chance, so the baseline has its own.
 
 RATES = (0.01, 0.03, 0.125, 0.5)
 _RATE, _RATE_BASELINE, _RATE_RANKING = 0.125, 0.03, 0.05
+
+
+def transformer_rate(strategy: str) -> float:
+    """The learning rate that a transformer's runs of a strategy are declared with."""
+    return _RATE_BASELINE if strategy == "Baseline" else _RATE
+
+
 _TEXT = {"network": "minilm-l6", "batch_norm": "frozen", "warmup_epochs": 1}
 _TEXT_RANKING = {**_TEXT, "learning_rate": _RATE_RANKING}
 # a ranking comes from another task than the run's own
@@ -204,7 +213,7 @@ _TEXT_QUICK = {**_TEXT, "epochs": 4, "task": "docstrings", "ranking": "rte-s0-e3
 
 def _appendix(fixed: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[Grid, ...]:
     """Tables 2 and 3: seed by seed, the baseline, then budget by budget."""
-    baseline = {**_without(fixed, "ranking"), "strategy": "Baseline", "learning_rate": _RATE_BASELINE}
+    baseline = {**_without(fixed, "ranking"), "strategy": "Baseline", "learning_rate": transformer_rate("Baseline")}
     return tuple(
         grid
         for seed in SEEDS

@@ -1,5 +1,8 @@
 """Texts to token numbers: Hugging Face's tokenizers as references; batches that lose nothing."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -100,3 +103,12 @@ def test_docstrings_are_a_task_of_three_libraries():
     assert owner[first] == "numpy"
     again = tasks.load("docstrings")
     assert again.train.texts == loaded.train.texts
+
+
+def test_docstrings_do_not_depend_on_what_else_was_imported():
+    digests = set()
+    for imports in ("", "import numpy.f2py, numpy.ma, numpy.polynomial, scipy.stats, sklearn.datasets, seaborn;"):
+        code = f"{imports} from medyate.tasks.docstrings import DocstringSource; print(DocstringSource().digest())"
+        found = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
+        digests.add(found.stdout.strip())
+    assert len(digests) == 1

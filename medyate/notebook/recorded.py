@@ -85,12 +85,26 @@ def as_named(frame: pd.DataFrame) -> pd.DataFrame:
 def strategy_runs(config: Parameters, number: int | None = None) -> pd.DataFrame:
     """Recorded runs of the strategies as named, of one protocol, that agree with the parameters.
 
-    ``number`` 1, 2 or 3: only of the networks that stand beside the paper's table of that number.
+    ``number`` 1, 2 or 3: only of the networks that stand beside the paper's table of that number. Of
+    transformers, whose learning rates the paper does not say, those at the rates that the sweeps declare.
     """
+    import pandas as pd
+
+    from .. import grids
+
     names = ("network", "networks", "task", "tasks", "strategy", "budget", "epochs", "seeds")
     frame = as_named(pick(table(), config, names))
     if number is not None and not frame.empty:
         frame = frame[[table_of(network) == number for network in frame.network]]
+    if number in (2, 3) and not frame.empty:
+        declared = frame[[rate == grids.transformer_rate(name) for rate, name in zip(frame.learning_rate, frame.strategy)]]
+        baseline = declared.strategy == "Baseline"  # with a rate of its own, otherwise of the others' protocol
+        others = of_one_protocol(declared[~baseline])
+        shared = {name: value for name, value in protocol(others).items() if name not in ("learning_rate", "budget")}
+        alone = declared[baseline]
+        for name, value in shared.items():
+            alone = alone[alone[name] == value]
+        return pd.concat([others, alone])
     return of_one_protocol(frame)
 
 
@@ -299,6 +313,8 @@ def protocol_note(frame: pd.DataFrame) -> str:
     if chosen.empty:
         return "No runs of ours."
     common = protocol(chosen)
+    rates = {rate: sorted(of_rate.strategy.unique()) for rate, of_rate in chosen.groupby("learning_rate")}
+    others = "".join(f" ({', '.join(names)} {rate:g})" for rate, names in rates.items() if rate != common["learning_rate"])
     epochs = ", ".join(str(value) for value in sorted(chosen.epochs.unique()))
     seeds = ", ".join(str(value) for value in sorted(chosen.seed.unique()))
     errors = {}
@@ -309,7 +325,7 @@ def protocol_note(frame: pd.DataFrame) -> str:
     return (
         f"{len(chosen)} recorded run{'s' if len(chosen) > 1 else ''}: {', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
-        f"{common['resolution']} px, learning rate {common['learning_rate']:g}, batch {common['batch_size']}, "
+        f"{common['resolution']} px, learning rate {common['learning_rate']:g}{others}, batch {common['batch_size']}, "
         f"batch norm {common['batch_norm']}, seed {seeds}. The standard error of a single accuracy is "
         f"{', '.join(errors.values())}: smaller differences between single runs say nothing."
     )
