@@ -107,8 +107,8 @@ def test_docstrings_are_a_task_of_three_libraries():
 
 def test_docstrings_do_not_depend_on_what_else_was_imported():
     digests = set()
-    for imports in ("", "import numpy.f2py, numpy.ma, numpy.polynomial, scipy.stats, sklearn.datasets, seaborn;"):
-        code = f"{imports} from medyate.tasks.docstrings import DocstringSource; print(DocstringSource().digest())"
+    for imports in ("", "import numpy.f2py, numpy.ma, numpy.polynomial, scipy.stats, sklearn.datasets, seaborn"):
+        code = f"{imports}\nfrom medyate.tasks.docstrings import DocstringSource; print(DocstringSource().digest())"
         found = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
         digests.add(found.stdout.strip())
     assert len(digests) == 1
