@@ -81,7 +81,10 @@ def test_ranking_recovered_from_trady_follows_from_its_figure(mbv2):
 def test_shipped_rankings_are_whole(path):
     network = next(name for name in networks.NETWORKS if path.name.startswith(name + "."))
     found = ranking.load(network, path.name[len(network) + 1 : -len(".json")])
-    layers = costs.layers(networks.build(network, weights="random"))
+    try:
+        layers = costs.layers(networks.skeleton(network, weights="random"), networks.get(network).input_shape())
+    except InputError as error:
+        pytest.skip(str(error))  # text networks, without their extra
     assert found.layers == tuple(layer.name for layer in layers)
     assert len(found.lara) == len(found.layer_rgn) == len(layers)
     assert all(value > 0 for value in (*found.lara, *found.layer_rgn))
