@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from step import PEFT, Contender, _Trained, milliseconds, training
+from step import PEFT, Contender, _Trained, bound, milliseconds, training
 from torch import nn
 
 from medyate import costs, networks
@@ -127,17 +127,6 @@ def batch(network: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     else:
         x = torch.randn((size, *shape), generator=generator)
     return x, torch.arange(size) % CLASSES
-
-
-def bound(selection: Selection, layers: Sequence[Layer]) -> dict[str, int]:
-    """Multiply-accumulates of one sample in linear layers: forward, input gradients, selected weight gradients."""
-    names = [layer.name for layer in layers]
-    first = min(names.index(name) for name in selection.channels)
-    return {
-        "forward": sum(layer.weight_flops for layer in layers),
-        "input_gradients": sum(layer.weight_flops for layer in layers[first + 1 :]),
-        "selected_weight_gradients": selection.weight_flops(layers),
-    }
 
 
 def measured(network: str, budget: int, size: int, last: bool, rounds: int, clock: Callable[[], float]) -> dict:

@@ -6,6 +6,7 @@ Modules that take seconds to import are imported by the command that needs them.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -41,8 +42,13 @@ def networks(as_json, resolution):
 
     whole(resolution, "resolution", 16, 1024)
     rows = []
+    left_out = []
     for network in registry.NETWORKS.values():
-        layers = config._backbone(network.name, "random", resolution, "eq4")
+        try:
+            layers = config._backbone(network.name, "random", min(resolution, network.longest), "eq4")
+        except InputError as error:  # a text network without its extra hides no other network
+            left_out.append(f"{network.name}: {error}")
+            continue
         rows.append(
             {
                 "name": network.name,
@@ -60,6 +66,8 @@ def networks(as_json, resolution):
                 else {str(number): budget for number, budget in enumerate(network.budgets, 1)},
             }
         )
+    for text in left_out:
+        click.echo(text, err=True)
     if as_json:
         return print_json(rows)
     table(
@@ -400,8 +408,10 @@ def variant(network, ranking, how, as_json):
     from .config import _backbone
 
     entry = registry.get(network)
-    layers = _backbone(entry.name, "random", entry.resolution, "eq4")
-    found = orders.variant(rankings.load(entry.name, ranking), layers, how)
+    recorded = rankings.load(entry.name, ranking)
+    length = re.search(r"-r(\d+)$", ranking)  # the size that it was recorded at, where that is not the paper's
+    layers = _backbone(entry.name, "random", int(length[1]) if length else entry.resolution, "eq4")
+    found = orders.variant(recorded, layers, how)
     path = rankings.save(found)
     if as_json:
         return print_json(found.as_dict)

@@ -104,7 +104,7 @@ class _Config:
             epochs=whole(epochs, "epochs", 1),
             warmup_epochs=warmup,
             seed=whole(self.seed, "seed", 0, 2**32 - 1),
-            resolution=whole(self.resolution, "resolution", 16, 1024),
+            resolution=whole(self.resolution, "resolution" if network.kind == "image" else "number of tokens", 16, network.longest),
             batch_size=whole(self.batch_size, "batch size", 1),
             learning_rate=_positive(self.learning_rate, "learning rate"),
         )
@@ -183,6 +183,8 @@ class RunConfig(_Config):
         choose(self.fill, FILLS, "fill")
         choose(self.count, COUNTS, "count")
         choose(self.execution, EXECUTIONS, "execution")
+        if self.norm_affine and not networks.get(self.network).has_batch_norm:
+            raise InputError(f"norm_affine {self.norm_affine!r}: network {self.network!r} has no batch norm; allowed: False")
         if self.norm_affine and self.batch_norm != "train":
             raise InputError(f"norm_affine {self.norm_affine!r} needs batch norm mode 'train', not {self.batch_norm!r}")
         strategy = strategies.get(self.strategy)

@@ -11,7 +11,6 @@ the second sentence.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -74,6 +73,11 @@ class TextEncoder:
     separator: int | None
 
     kind = "text"
+
+    @property
+    def longest(self) -> int:
+        """Tokens at most: RoBERTa counts positions from the one behind its padding number."""
+        return self.positions - (self.pad + 1 if self.family == "roberta" else 0)
 
     def build(self, classes: int) -> TextClassifier:
         """Token numbers (B, T) in, logits (B, classes) out."""
@@ -140,7 +144,6 @@ def sentence_numbers(tokens: Tensor, separator: int, pad: int) -> Tensor:
 
 def _transformers(*names: str) -> list[type]:
     """Classes of the package transformers, which is imported here alone."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks the hub
     try:
         torchvision()  # transformers imports it where it is installed
     except ImportError:

@@ -212,7 +212,7 @@ _TEXT_QUICK = {**_TEXT, "epochs": 4, "task": "docstrings", "ranking": "rte-s0-e3
 
 
 def _appendix(fixed: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Tables 2 and 3: seed by seed, the baseline, then budget by budget."""
+    """Tables 2 and 3: seed by seed, budget by budget, then the baseline."""
     baseline = {**_without(fixed, "ranking"), "strategy": "Baseline", "learning_rate": transformer_rate("Baseline")}
     return tuple(
         grid

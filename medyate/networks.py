@@ -82,6 +82,11 @@ class Network:
     def has_batch_norm(self) -> bool:
         return isinstance(self.architecture, Architecture)
 
+    @property
+    def longest(self) -> int:
+        """The largest ``resolution``: the side of an image, or the tokens that a text network has positions for."""
+        return 1024 if self.kind == "image" else self.architecture.longest
+
     def input_shape(self, resolution: int | None = None) -> tuple[int, ...]:
         """One sample's shape, as :func:`medyate.costs.walk` takes it."""
         size = self.resolution if resolution is None else resolution
@@ -449,9 +454,10 @@ def build(
         name: see :func:`get`.
         weights: ``imagenet`` (fp32), ``imagenet-int8`` (tiny-training's files, in real numbers: batch
             norm is folded into convolutions with a bias and there is no mix layer, so 51, 42 and 60
-            convolutions), or ``random``. Default: the network's ``default_source``.
-        classes: None keeps the 1000 classes of ImageNet; a number puts a new linear classifier of
-            that size in place, drawn from ``generator``.
+            convolutions), ``hub`` or ``sentences`` (text networks), or ``random``. Default: the network's
+            ``default_source``.
+        classes: None keeps the 1000 classes of ImageNet, of a text network it is two new ones; a number puts a
+            new linear classifier of that size in place, drawn from ``generator``.
         generator: the source of all random numbers here; None is a new one with seed 0. The global
             generator of torch is left as it was.
         download: whether missing weights may be downloaded.
@@ -499,7 +505,8 @@ def _convolutional(architecture: Architecture, source: str, path: Path | None, g
 
 def _transformer(architecture: encoders.Swin | encoders.TextEncoder, path: Path | None, generator: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # what its library draws
+        # what its library draws; torch.manual_seed would seed a user's GPUs as well
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         model = architecture.build(IMAGENET_CLASSES if architecture.kind == "image" else 2)
     if path is not None:
         _load(model, architecture.ours(_state(path)), path, new=() if architecture.kind == "image" else ("dense.", "classifier."))

@@ -118,7 +118,7 @@ def load(network: str, name: str) -> Ranking:
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"ranking {path} cannot be read ({error}); remove it or record it anew") from error
     allowed = names(network)
-    hint = ", ".join(allowed) if allowed else f"none yet; record one: medyate rank {network} --task TASK"
+    hint = ", ".join(allowed) if allowed else f"none yet; record one: medyate rank {network} --task TASK (transformers: --learning-rate 0.05)"
     raise InputError(f"unknown ranking {name!r} of {network!r}; allowed: {hint}")
 
 

@@ -7,6 +7,7 @@ import time as clock
 
 import click
 
+from .errors import InputError
 from .terminal import json_option, print_json, table
 
 _name = click.argument("name")
@@ -50,7 +51,11 @@ def list_(as_json):
 
     rows = []
     for (name, scale), one in grids.SWEEPS.items():
-        found = sweep.state(one.configs())
+        try:
+            found = sweep.state(one.configs())
+        except InputError as error:  # text networks without their extra hide no other sweep
+            click.echo(f"{name} at scale {scale}: {error}", err=True)
+            continue
         rows.append(
             {
                 "name": name, "scale": scale, "description": one.description, "runs": found.runs,

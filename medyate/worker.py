@@ -3,7 +3,8 @@
 Reads one line of JSON from standard input (runs: kind and config of each; device, threads, graphs)
 and writes one line per event to standard output: ``{"event": "epoch", "run": ID, ..}`` and for each
 run at last ``{"event": "end", "run": ID, "outcome": ..}``.
-A process per run keeps the peak of memory each run's own, and a run that is killed kills no other.
+A process per run, or stack, keeps its peak of memory its own (that of a run which left a stack holds the
+stack's), and a run that is killed kills no other.
 Where the input is closed, the one that started it is gone, and the process ends: its checkpoint
 stays, and the next start goes on from there.
 """

@@ -149,3 +149,15 @@ def test_wrong_use_is_one_line():
         checks.check("ex-hand", rng=1)
     with pytest.raises(InputError, match="unknown unit 'metres'"):
         Question("x", 1, "metres", (Slip(2, "two"),), "one")
+
+
+def test_an_answer_that_sorts_what_it_is_given_spoils_no_question():
+    """Sorting in place is the slip itself: found as such, and the question is as before."""
+    before = repr(checks.questions("ex-holm")[0].cases)
+
+    def holm(p):
+        p.sort()
+        return [min(1.0, (len(p) - rank) * value) for rank, value in enumerate(p)]
+
+    assert checks.check("ex-holm", holm=holm).verdicts[0].state == WRONG
+    assert repr(checks.questions("ex-holm")[0].cases) == before

@@ -9,6 +9,7 @@ import warnings
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 from small_task import config, digits, results  # noqa: F401 (fixtures)
 
 from medyate import cli, finetune, networks, schemes, strategies
@@ -346,3 +347,22 @@ def test_imports_are_light():
     for module, unwanted in (("", ["torch", "numpy", *heavy]), (".cli", ["torch", *heavy]), (".finetune", heavy)):
         done = subprocess.run([sys.executable, "-c", code.format(module, unwanted)], capture_output=True, text=True, check=True)
         assert done.stdout.split() == [], module
+
+
+def test_listings_without_the_text_extra_leave_out_text_networks_alone(monkeypatch):
+    from medyate import config
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(config, "_walked", {})
+    found = CliRunner().invoke(cli.cli, ["networks", "--json"], catch_exceptions=False)
+    names = {row["name"] for row in json.loads(found.stdout)}
+    assert names == {name for name, one in networks.NETWORKS.items() if one.kind == "image"}
+    assert "medyate[text]" in found.stderr
+    listed = CliRunner().invoke(cli.cli, ["sweep", "list", "--json"], catch_exceptions=False)
+    assert ("table1", "pack") in {(row["name"], row["scale"]) for row in json.loads(listed.stdout)["sweeps"]}
+
+
+def test_networks_at_a_size_that_texts_do_not_have():
+    pytest.importorskip("transformers")
+    found = CliRunner().invoke(cli.cli, ["networks", "--json", "--resolution", "600"], catch_exceptions=False)
+    assert {row["name"] for row in json.loads(found.stdout)} == set(networks.NETWORKS)

@@ -181,3 +181,23 @@ def test_text_networks_say_which_extra_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"allowed: pip install 'medyate\[text\]'"):
         BERT.build(2)
+
+
+@pytest.mark.parametrize("architecture", [BERT, ROBERTA])
+def test_the_longest_text_runs_and_no_longer_one(architecture):
+    model = architecture.build(2).eval()
+    x = torch.full((1, architecture.longest), 20)
+    with torch.no_grad():
+        assert model(x).shape == (1, 2)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, architecture.longest + 1), 20))
+
+
+def test_options_that_a_text_network_lacks():
+    from medyate.config import RunConfig
+
+    text = {"network": "minilm-l6", "task": "docstrings", "strategy": "Head only"}
+    with pytest.raises(InputError, match="number of tokens 600.*512"):
+        RunConfig.of({**text, "resolution": 600})
+    with pytest.raises(InputError, match="norm_affine True: network 'minilm-l6' has no batch norm"):
+        RunConfig.of({**text, "batch_norm": "train", "norm_affine": True})

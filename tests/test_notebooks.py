@@ -365,3 +365,17 @@ def test_recorded_rankings(records, tmp_path):
 def test_latex_escapes_and_aligns():
     text = notebook.latex(pd.DataFrame({"a_b": [1.234, np.nan], "c%": ["x & y", "±"]}))
     assert r"a\_b & c\% \\" in text and r"1.23 & x \& y \\" in text and r"-- & $\pm$ \\" in text
+
+
+def test_what_a_transformer_page_runs_is_what_it_shows(monkeypatch):
+    """Every run of Table 3's grid passes the filter of the table's own runs, the baseline at its own rate."""
+    pytest.importorskip("transformers")
+    from medyate import grids
+    from medyate.notebook import recorded
+
+    config = notebook.Parameters("table3", networks="minilm-l6", tasks="docstrings", epochs=4, seeds="all", mode="missing")
+    grid = notebook.grid_of_strategies(config, [*grids.APPENDIX, "Baseline"])
+    assert {one.learning_rate for one in grid if one.strategy == "Baseline"} == {grids.transformer_rate("Baseline")}
+    frame = pd.DataFrame([{**one.as_dict(), "id": one.id, "K": None} for one in grid])
+    monkeypatch.setattr(recorded, "table", lambda kind="run": frame)
+    assert set(recorded.strategy_runs(config, 3)["id"]) == {one.id for one in grid}

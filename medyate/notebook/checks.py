@@ -12,6 +12,7 @@ who made it, so that the reply can name it. An open answer is no error: a page w
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import numbers
@@ -88,7 +89,7 @@ class Question:
 
     def _values(self, answer: Any) -> list[np.ndarray]:
         """The answer as arrays: of a number one, of a function one for each case."""
-        found = [answer(*case) for case in self.cases] if self.cases else [answer]
+        found = [answer(*copy.deepcopy(case)) for case in self.cases] if self.cases else [answer]
         return [np.asarray(value, dtype=float) for value in found]
 
     def _same(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> bool:
@@ -127,7 +128,7 @@ class Question:
         for case in self.cases:
             arguments = ", ".join(map(str, case))
             try:
-                value = answer(*case)
+                value = answer(*copy.deepcopy(case))  # an answer may change what it is given
             except Exception as error:  # the reader's own code: whatever it raises is what to tell
                 return Verdict(self.name, WRONG, f"for {arguments} it raises {type(error).__name__}: {error}")
             if value is None:

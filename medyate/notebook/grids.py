@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .. import paper, schemes, strategies
+from .. import grids, paper, schemes, strategies
 from .parameters import ALL, Parameters, backbone, tier_budgets
-from .recorded import as_named, declaration, pick, protocol, table
+from .recorded import as_named, declaration, pick, protocol, table, table_of
 
 
 def layer_counts(network: str) -> list[int]:
@@ -55,11 +55,16 @@ def grid_of_strategies(
         for task in config.tasks or (config.task,):
             shared = _shared(config, named=True)
             found += [
-                RunConfig(network=network, task=task, strategy=name, budget=budget, seed=seed, **shared)
+                RunConfig(network=network, task=task, strategy=name, budget=budget, seed=seed, **shared | _declared_rate(network, name))
                 for budget in sizes for name in names for seed in seeds
                 if name != "SU" or (network in schemes.SCHEMES and budget in tier_budgets(network))
             ]  # fmt: skip
     return list(dict.fromkeys(found))  # a strategy without a budget is the same run at each
+
+
+def _declared_rate(network: str, strategy: str) -> dict[str, float]:
+    """Of a transformer, the learning rate that its table's runs are declared with."""
+    return {} if table_of(network) == 1 else {"learning_rate": grids.transformer_rate(strategy)}
 
 
 def grid_of_rankings(config: Parameters) -> list:

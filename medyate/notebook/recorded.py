@@ -317,6 +317,11 @@ def protocol_note(frame: pd.DataFrame) -> str:
     others = "".join(f" ({', '.join(names)} {rate:g})" for rate, names in rates.items() if rate != common["learning_rate"])
     epochs = ", ".join(str(value) for value in sorted(chosen.epochs.unique()))
     seeds = ", ".join(str(value) for value in sorted(chosen.seed.unique()))
+    from .. import networks
+
+    known = [networks.get(name) for name in chosen.network.unique()]
+    unit = "tokens" if all(network.kind == "text" for network in known) else "px"
+    norm = f"batch norm {common['batch_norm']}, " if any(network.has_batch_norm for network in known) else ""
     errors = {}
     for task, of_task in chosen.groupby("task"):
         images = runs.load(of_task["id"].iloc[0])["test_images"]
@@ -325,7 +330,7 @@ def protocol_note(frame: pd.DataFrame) -> str:
     return (
         f"{len(chosen)} recorded run{'s' if len(chosen) > 1 else ''}: {', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
-        f"{common['resolution']} px, learning rate {common['learning_rate']:g}{others}, batch {common['batch_size']}, "
-        f"batch norm {common['batch_norm']}, seed {seeds}. The standard error of a single accuracy is "
+        f"{common['resolution']} {unit}, learning rate {common['learning_rate']:g}{others}, batch {common['batch_size']}, "
+        f"{norm}seed {seeds}. The standard error of a single accuracy is "
         f"{', '.join(errors.values())}: smaller differences between single runs say nothing."
     )
