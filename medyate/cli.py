@@ -59,11 +59,7 @@ def networks(as_json, resolution):
                 "channels": sum(layer.channels for layer in layers),
                 **costs.totals(layers),
                 "kind": network.kind,
-                "budgets": {
-                    str(tier): schemes.budget(network.name, tier, layers) for tier in range(1, 6)
-                }
-                if network.name in schemes.SCHEMES
-                else {str(number): budget for number, budget in enumerate(network.budgets, 1)},
+                "budgets": {str(tier): budget for tier, budget in schemes.budgets(network.name, layers).items()},
             }
         )
     for text in left_out:

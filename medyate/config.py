@@ -194,11 +194,7 @@ class RunConfig(_Config):
         if strategy.uses_budget:
             from . import schemes
 
-            budget = self.budget
-            if budget is None and self.network in schemes.SCHEMES:
-                budget = schemes.budget(self.network, 1, layers)
-            if budget is None and networks.get(self.network).budgets:
-                budget = networks.get(self.network).budgets[0]
+            budget = schemes.budgets(self.network, layers).get(1) if self.budget is None else self.budget
             if budget is None:
                 raise InputError(f"budget {budget!r}: network {self.network!r} has no tiers; allowed: a number of elements")
             cheapest = min(layer.channel_elements for layer in layers)
@@ -207,7 +203,7 @@ class RunConfig(_Config):
             if strategy.choice == "scheme":
                 choose(self.network, schemes.SCHEMES, "network with an SU scheme")
                 if schemes.tier_of(self.network, budget, layers) is None:
-                    tiers = [schemes.budget(self.network, tier, layers) for tier in range(1, 6)]
+                    tiers = schemes.budgets(self.network, layers).values()
                     raise InputError(f"budget {budget!r} is no tier of {self.network!r}; SU allows: {', '.join(map(str, tiers))}")
         else:
             self._set(budget=None)

@@ -11,10 +11,12 @@ the second sentence.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -142,17 +144,20 @@ def sentence_numbers(tokens: Tensor, separator: int, pad: int) -> Tensor:
     return (behind & tokens.ne(pad)).long()
 
 
+def package(name: str) -> ModuleType:
+    """A package of the extra ``medyate[text]``; :class:`InputError` says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise InputError(f"text networks need the package {name}, which is not installed; allowed: {EXTRA}") from None
+
+
 def _transformers(*names: str) -> list[type]:
     """Classes of the package transformers, which is imported here alone."""
     try:
         torchvision()  # transformers imports it where it is installed
     except ImportError:
         pass
-    try:
-        with warnings.catch_warnings():  # in a notebook without widgets its progress bars complain
-            warnings.filterwarnings("ignore", message="IProgress not found")
-            import transformers
-
-            return [getattr(transformers, name) for name in names]  # this imports the rest
-    except ModuleNotFoundError:
-        raise InputError(f"text networks need the package transformers, which is not installed; allowed: {EXTRA}") from None
+    with warnings.catch_warnings():  # in a notebook without widgets its progress bars complain
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return [getattr(package("transformers"), name) for name in names]  # this imports the rest

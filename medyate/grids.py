@@ -52,8 +52,8 @@ class Grid:
     """All combinations of ``axes``, the first varying slowest, each with the ``fixed`` values.
 
     Names are those of the config of ``kind``; ``tier`` stands for the network's budget of that
-    tier, of a transformer for that one of its ``budgets``. ``ranking`` may be a pair: the second is taken where the first was recorded on the run's
-    own task.
+    tier, of a transformer for that one of its ``budgets``. ``ranking`` may be a pair: the second is
+    taken where the first was recorded on the run's own task.
     """
 
     kind: str
@@ -71,25 +71,12 @@ class Grid:
 
     def _config(self, values: dict[str, Any]) -> Config:
         if "tier" in values:
-            values["budget"] = _budget(values["network"], values.pop("tier"), values.get("resolution", 128))
+            layers = _backbone(values["network"], "random", values.get("resolution", 128), "eq4")
+            values["budget"] = schemes.budgets(values["network"], layers)[values.pop("tier")]
         if isinstance(values.get("ranking"), tuple):
             first, second = values["ranking"]
             values["ranking"] = second if first.startswith(f"{values['task']}-s") else first
         return KINDS[self.kind].of(values, declared=True)
-
-
-def _budget(network: str, tier: int, resolution: int) -> int:
-    if networks.get(network).budgets:
-        return networks.get(network).budgets[tier - 1]
-    return schemes.budget(network, tier, _backbone(network, "random", resolution, "eq4"))
-
-
-@cache  # few budgets, many runs
-def _tier(network: str, budget: int, layers) -> int | None:
-    budgets = networks.get(network).budgets
-    if budgets:
-        return budgets.index(budget) + 1 if budget in budgets else None
-    return schemes.tier_of(network, budget, layers)
 
 
 @dataclass(frozen=True)
@@ -357,6 +344,9 @@ def _value(config: Config, key: str) -> Any:
         budget = getattr(config, "budget", None)
         return _tier(config.network, budget, config.backbone_layers()) if budget else None
     return getattr(config, key, None)
+
+
+_tier = cache(schemes.tier_of)  # few budgets, many runs
 
 
 def _plain(value: Any) -> str:

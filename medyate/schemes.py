@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from . import networks
 from .costs import Layer
 from .errors import InputError, choose, whole
 
@@ -74,9 +75,17 @@ def budget(network: str, tier: int, layers: Sequence[Layer]) -> int:
     return cost_elements(network, tier, layers) if printed is None else printed
 
 
+def budgets(network: str, layers: Sequence[Layer]) -> dict[int, int]:
+    """The budgets that the paper tries a network under, by tier from 1: the schemes' of a CNN, in order those
+    of a transformer; {} for other networks."""
+    if network in SCHEMES:
+        return {tier: budget(network, tier, layers) for tier in SCHEMES[network]}
+    return dict(enumerate(networks.get(network).budgets, 1))
+
+
 def tier_of(network: str, budget_elements: int, layers: Sequence[Layer]) -> int | None:
-    """The tier whose scheme stands for this budget (printed or exact), or None."""
-    for tier in SCHEMES.get(network, {}):
-        if budget_elements in (budget(network, tier, layers), cost_elements(network, tier, layers)):
+    """The tier that stands for this budget (printed, or a scheme's exact cost), or None."""
+    for tier, tried in budgets(network, layers).items():
+        if budget_elements == tried or (network in SCHEMES and budget_elements == cost_elements(network, tier, layers)):
             return tier
     return None

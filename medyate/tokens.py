@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from . import encoders, files
-from .errors import InputError, choose, whole
-from .tasks.data import TextData, TextSplit
+from .tasks.data import TextData, TextSplit, check_batches
 
 # Training batches are drawn from pools of this many, sorted by length within: like goes with like,
 # and less of a batch is padding.
@@ -28,10 +27,7 @@ def load(file: files.RemoteFile, length: int):
 
     ``file`` is a ``tokenizer.json``, or the vocabulary of a lower-case BERT.
     """
-    try:
-        import tokenizers
-    except ImportError:
-        raise InputError(f"text needs the package tokenizers, which is not installed; allowed: {encoders.EXTRA}") from None
+    tokenizers = encoders.package("tokenizers")
     path = files.fetch(file)
     if path.suffix == ".txt":
         found = _word_pieces(tokenizers, path)
@@ -90,10 +86,8 @@ class TokenData:
         again. "test" is in order of length. The last, short batch is kept. There is nothing to
         augment in texts and no layout; both arguments are taken for the sake of image tasks.
         """
-        part = {"train": self.train, "test": self.test}[choose(split, ("train", "test"), "split")]
-        whole(batch_size, "batch size", 1)
-        if generator is not None and generator.device.type != "cpu":
-            raise InputError(f"generator on {str(generator.device)!r}; allowed: cpu")
+        check_batches(split, batch_size, generator)
+        part = {"train": self.train, "test": self.test}[split]
         if split == "test":
             groups = part.lengths.argsort(stable=True).split(batch_size)
         else:

@@ -201,19 +201,12 @@ def _mode(value) -> str:
 
 def backbone(network: str) -> tuple:
     """The :class:`medyate.costs.Layer` of a network at its resolution, without any weight file."""
-    from .. import costs
+    from .. import config
 
     found = networks.get(network)
-    if found.name not in _BACKBONES:
-        _BACKBONES[found.name] = costs.layers(networks.skeleton(found.name, weights="random"), found.input_shape())
-    return _BACKBONES[found.name]
-
-
-_BACKBONES: dict[str, tuple] = {}
+    return config._backbone(found.name, "random", found.resolution, "eq4")
 
 
 def tier_budgets(network: str) -> tuple[int, ...]:
     """The budgets of the five SU tiers of a network; of a transformer those of the paper's tables."""
-    if network not in schemes.SCHEMES:
-        return networks.get(network).budgets
-    return tuple(schemes.budget(network, tier, backbone(network)) for tier in schemes.SCHEMES[network])
+    return tuple(schemes.budgets(network, backbone(network)).values())

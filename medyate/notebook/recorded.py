@@ -42,20 +42,20 @@ def pick(frame: pd.DataFrame, parameters: Parameters, names: Sequence[str]) -> p
     return frame
 
 
-def protocol(frame: pd.DataFrame, kind: str = "run") -> dict[str, object]:
-    """The protocol (all that is neither strategy nor varied) that most of the runs share."""
+def protocol(frame: pd.DataFrame, kind: str = "run", but: Sequence[str] = ()) -> dict[str, object]:
+    """The protocol (all that is neither strategy nor varied, nor in ``but``) that most of the runs share."""
     from ..config import KINDS
 
     if frame.empty:
         return {}
-    names = [name for name in KINDS[kind].fields() if name in frame and name not in _STRATEGY + _VARIED]
+    names = [name for name in KINDS[kind].fields() if name in frame and name not in (*_STRATEGY, *_VARIED, *but)]
     most = frame.groupby(names, dropna=False, sort=False).size().idxmax()
     return {name: getattr(value, "item", lambda value=value: value)() for name, value in zip(names, most)}
 
 
-def of_one_protocol(frame: pd.DataFrame, kind: str = "run") -> pd.DataFrame:
+def of_one_protocol(frame: pd.DataFrame, kind: str = "run", but: Sequence[str] = ()) -> pd.DataFrame:
     """The runs of the protocol that most of them share; the others are no fair comparison."""
-    for name, value in protocol(frame, kind).items():
+    for name, value in protocol(frame, kind, but).items():
         frame = frame[frame[name] == value]
     return frame
 
@@ -88,8 +88,6 @@ def strategy_runs(config: Parameters, number: int | None = None) -> pd.DataFrame
     ``number`` 1, 2 or 3: only of the networks that stand beside the paper's table of that number. Of
     transformers, whose learning rates the paper does not say, those at the rates that the sweeps declare.
     """
-    import pandas as pd
-
     from .. import grids
 
     names = ("network", "networks", "task", "tasks", "strategy", "budget", "epochs", "seeds")
@@ -97,14 +95,8 @@ def strategy_runs(config: Parameters, number: int | None = None) -> pd.DataFrame
     if number is not None and not frame.empty:
         frame = frame[[table_of(network) == number for network in frame.network]]
     if number in (2, 3) and not frame.empty:
-        declared = frame[[rate == grids.transformer_rate(name) for rate, name in zip(frame.learning_rate, frame.strategy)]]
-        baseline = declared.strategy == "Baseline"  # with a rate of its own, otherwise of the others' protocol
-        others = of_one_protocol(declared[~baseline])
-        shared = {name: value for name, value in protocol(others).items() if name not in ("learning_rate", "budget")}
-        alone = declared[baseline]
-        for name, value in shared.items():
-            alone = alone[alone[name] == value]
-        return pd.concat([others, alone])
+        frame = frame[[rate == grids.transformer_rate(name) for rate, name in zip(frame.learning_rate, frame.strategy)]]
+        return of_one_protocol(frame, but=("learning_rate",))  # the baseline has a rate of its own
     return of_one_protocol(frame)
 
 

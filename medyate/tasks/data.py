@@ -45,6 +45,14 @@ class TextData:
     test: TextSplit
 
 
+def check_batches(split: str, batch_size: int, generator: torch.Generator | None) -> None:
+    """What batches of images and of texts ask of their arguments; :class:`InputError` says what is allowed."""
+    choose(split, ("train", "test"), "split")
+    whole(batch_size, "batch size", 1)
+    if generator is not None and generator.device.type != "cpu":
+        raise InputError(f"generator on {str(generator.device)!r}; allowed: cpu")
+
+
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """A loaded image task.
@@ -80,14 +88,11 @@ class ImageData:
         this is called: the state of the generator then determines the epoch, and the same state
         gives the same batches, bit for bit on one machine and device.
         """
-        choose(split, ("train", "test"), "split")
-        whole(batch_size, "batch size", 1)
+        check_batches(split, batch_size, generator)
         if augment and split == "test":
             raise InputError("augment=True is for the split 'train'; allowed for 'test': False")
         if augment and generator is None:
             raise InputError("augment=True needs a torch.Generator")
-        if generator is not None and generator.device.type != "cpu":
-            raise InputError(f"generator on {str(generator.device)!r}; allowed: cpu")
         device = torch.device(device)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if split == "test":
