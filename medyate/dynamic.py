@@ -220,13 +220,15 @@ class Subnet:
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
         loss_function: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        layers: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Channel norms of the whole gradient, averaged over ``batches``: what an oracle knows.
 
+        Of all layers, or of ``layers`` alone, which costs what lies behind the first of them.
         Weights, running statistics and the present selection stay as they are.
         """
         kept = {name: value.clone() for name, value in self.model.named_buffers() if "running" in name or "tracked" in name}
-        everything = {layer.name: range(layer.channels) for layer in self.layers}
+        everything = {layer.name: range(layer.channels) for layer in self.layers if layers is None or layer.name in layers}
         self.attached.select(everything)
         total, count = {}, 0
         for images, labels in batches:

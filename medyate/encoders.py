@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -124,17 +124,69 @@ class TextClassifier(nn.Module):
         super().__init__()
         self.pad, self.separator = pad, separator
         self.body, self.dense, self.classifier = body, dense, classifier
+        self._known: Known | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
+        first = None if self._known is None else self._known.of(tokens)
+        if self.dense is not None:
+            first = self._read(tokens).last_hidden_state[:, 0] if first is None else first
+            return self.classifier(torch.tanh(self.dense(first)))
+        pooled = self._read(tokens).pooler_output if first is None else self.body.pooler(first[:, None])
+        return self.classifier(pooled)
+
+    def _read(self, tokens: Tensor):
         # (B, 1, 1, T): a finished mask spares the encoder the question whether there is any padding,
         # which would wait for the device, and cannot be asked on meta tensors
         inputs = {"input_ids": tokens, "attention_mask": tokens.ne(self.pad)[:, None, None, :]}
         if self.separator is not None:
             inputs["token_type_ids"] = sentence_numbers(tokens, self.separator, self.pad)
-        found = self.body(**inputs)
-        if self.dense is None:
-            return self.classifier(found.pooler_output)
-        return self.classifier(torch.tanh(self.dense(found.last_hidden_state[:, 0])))
+        return self.body(**inputs)
+
+    @staticmethod
+    def encodes(layer: str) -> bool:
+        """Whether ``layer`` is one of the encoder's, before the first token's features are taken."""
+        return layer.startswith("body.") and not layer.startswith("body.pooler.")
+
+    def remember(self, texts: Sequence[Tensor], batch_size: int = 100) -> None:
+        """Read each of ``texts`` (token numbers without padding) once, for an encoder that stays as it is.
+
+        From then on :meth:`forward` takes the first token's features of these texts, ``width``
+        numbers each, from memory: the same logits up to rounding, and the work of the pooler and
+        the classifier alone. A text that is not among them is read as ever, with its batch. Batches
+        are in order of length, so the features do not depend on what is asked first.
+        """
+        self._known = None
+        device = next(self.parameters()).device
+        order = torch.tensor([len(text) for text in texts]).argsort(stable=True)
+        rows = torch.empty(0)
+        with torch.no_grad():
+            for group in order.split(batch_size):
+                padded = nn.utils.rnn.pad_sequence([texts[i] for i in group.tolist()], batch_first=True, padding_value=self.pad)
+                found = self._read(padded.long().to(device)).last_hidden_state[:, 0]
+                if not len(rows):
+                    rows = found.new_empty(len(texts), found.shape[1])
+                rows[group.to(device)] = found
+        self._known = Known({_key(text): index for index, text in enumerate(texts)}, rows, self.pad)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Features (N, width) of texts whose encoder stays as it is; ``places`` finds a text's row."""
+
+    places: Mapping[bytes, int]
+    rows: Tensor
+    pad: int
+
+    def of(self, tokens: Tensor) -> Tensor | None:
+        """(B, width) for padded tokens (B, T); None where one of them is not known."""
+        here = tokens.cpu()
+        lengths = here.ne(self.pad).sum(dim=1).tolist()
+        found = [self.places.get(_key(row[:length])) for row, length in zip(here, lengths)]
+        return None if None in found else self.rows[torch.tensor(found, device=self.rows.device)]
+
+
+def _key(text: Tensor) -> bytes:
+    return text.to(torch.int32).numpy().tobytes()
 
 
 def sentence_numbers(tokens: Tensor, separator: int, pad: int) -> Tensor:

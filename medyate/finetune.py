@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import importance, networks, ranking, runs, schemes, storage, strategies, tasks, tokens
+from . import encoders, importance, networks, ranking, runs, schemes, storage, strategies, tasks, tokens
 from .config import RankConfig, RunConfig
 from .costs import Layer, totals
 from .dense import Dense
@@ -327,6 +327,7 @@ class Tuning(_Loop):
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self._spent: dict[str, float] = {}
+        self._begun = False  # in this process
 
     @property
     def done(self) -> bool:
@@ -338,13 +339,30 @@ class Tuning(_Loop):
         ``probed``: what that look has given, and its seconds, where someone else has taken it.
         """
         begun = time.perf_counter()
+        reading = {}
+        if not self._begun and self.reads_once:
+            self.model.remember([*self.data.train.tokens, *self.data.test.tokens])
+            reading = {"encoder_seconds": time.perf_counter() - begun}
+        self._begun, begun = True, time.perf_counter()
         if probed is None and self.subnet.strategy.needs_whole_gradient:
             whole = self._whole_gradient()
             probed = whole, time.perf_counter() - begun
         whole, seconds = probed or (None, 0.0)
         begun = time.perf_counter()
         self.subnet.next_epoch(self.optimizer, whole)
-        self._spent = {"probe_seconds": seconds, "selection_seconds": time.perf_counter() - begun}
+        self._spent = {**reading, "probe_seconds": seconds, "selection_seconds": time.perf_counter() - begun}
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether this is a text network whose encoder stays as it is, whatever will be selected.
+
+        Then its features of a text never change (texts are not augmented), and each text is read
+        once in place of once an epoch.
+        """
+        if not isinstance(self.model, encoders.TextClassifier) or self.subnet.strategy.choice == "all":
+            return False
+        chosen = () if self.subnet.strategy.choice == "none" else self.subnet.selector.ranked
+        return not any(self.model.encodes(layer) for layer in chosen)
 
     def _whole_gradient(self) -> dict[str, Tensor]:
         """Channel norms of the whole gradient over some training batches."""
@@ -353,7 +371,7 @@ class Tuning(_Loop):
             channels_last=True,
         )  # fmt: skip
         self.model.train()
-        return self.subnet.channel_norms_of(islice(batches, self.config.probe_batches))
+        return self.subnet.channel_norms_of(islice(batches, self.config.probe_batches), layers=self.subnet.selector.ranked)
 
     def end_epoch(self, row: dict[str, Any]) -> dict[str, Any]:
         """Completes ``row`` (training, test and their seconds), keeps it, writes the checkpoint."""
@@ -386,6 +404,8 @@ class Tuning(_Loop):
             selection={name: list(chosen) for name, chosen in selection.channels.items()} if uses_budget else {},
         )
         shared = [row["stacked_runs"] for row in self.rows if "stacked_runs" in row]
+        if any("encoder_seconds" in row for row in self.rows):
+            record["environment"]["encoder"] = "read once"
         if shared:
             record["environment"] |= {"stacked_runs": max(shared), "execution": "dense"}
         runs.write(record)

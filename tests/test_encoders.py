@@ -114,6 +114,30 @@ def test_swin_is_torchvision_s_own():
 
 
 @pytest.mark.parametrize("architecture, pad", [(BERT, 0), (ROBERTA, 1)])
+def test_remembered_texts_are_not_read_again(architecture, pad):
+    torch.manual_seed(0)
+    model = architecture.build(2).double().eval()
+    texts = [torch.randint(10, 90, (length,), generator=generator(length), dtype=torch.int32) for length in (9, 3, 7, 3, 12)]
+    x = torch.nn.utils.rnn.pad_sequence([texts[i] for i in (4, 1, 3)], batch_first=True, padding_value=pad).long()
+    other = x.clone()
+    other[1, 0] = 91
+    with torch.no_grad():
+        expected, unknown = model(x), model(other)
+    model.remember(texts, batch_size=2)
+    readings = []
+    model.body.encoder.register_forward_hook(lambda *_: readings.append(1))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+        assert not readings
+        torch.testing.assert_close(model(other), unknown, rtol=0, atol=0)  # one text of the batch is new
+    assert len(readings) == 1
+    assert not [name for name in model.state_dict() if "known" in name]
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    inside = [name for name in names if model.encodes(name)]
+    assert inside == [name for name in names if ".encoder." in name] and len(inside) == 12
+
+
+@pytest.mark.parametrize("architecture, pad", [(BERT, 0), (ROBERTA, 1)])
 def test_padding_changes_nothing(architecture, pad):
     model = architecture.build(2).eval()
     x = torch.randint(10, 90, (3, 9), generator=generator())

@@ -87,6 +87,38 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(sentences):
     assert not was_there and numbers(resumed) == numbers(whole)
 
 
+@pytest.mark.parametrize("strategy", ["LaRa MeDyate", "LaRa Det Raw", "Head only"])
+def test_a_frozen_encoder_reads_each_text_once_and_changes_no_number(sentences, strategy, monkeypatch):
+    own = {} if strategy == "Head only" else {"layers": 1}  # LaRa's first layer is the pooler
+    one = config(strategy=strategy, **own) if own else RunConfig.of({k: v for k, v in TEXT.items() if k not in ("budget", "ranking")} | {"strategy": strategy})
+    tuning = finetune.Tuning(one, "cpu")
+    readings = []
+    tuning.model.body.encoder.register_forward_hook(lambda module, inputs, output: readings.append(len(output[0])))
+    assert tuning.reads_once
+    tuning.choose()
+    tuning.train(tuning.optimizer)
+    tuning.test()
+    assert sum(readings) == len(sentences.train) + len(sentences.test)
+    once, _ = finetune.run(one, device="cpu", force=True)
+    jsonschema.validate(once, SCHEMA)
+    assert once["environment"]["encoder"] == "read once" and "encoder_seconds" in once["epochs"][0]
+    monkeypatch.setattr(finetune.Tuning, "reads_once", False)
+    ever, _ = finetune.run(one, device="cpu", force=True)
+    assert "encoder" not in ever["environment"] and not any("encoder_seconds" in row for row in ever["epochs"])
+    assert once["selection"] == ever["selection"]
+    for ours, theirs in zip(once["epochs"], ever["epochs"]):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"layers": 2}, {"strategy": "Prev MeDyate"}, {"strategy": "Baseline"}])
+def test_an_encoder_that_may_change_is_read_every_time(sentences, changes):
+    values = TEXT | {"strategy": "LaRa MeDyate"} | changes
+    if values["strategy"] == "Baseline":
+        values = {k: v for k, v in values.items() if k not in ("budget", "ranking")}
+    assert not finetune.Tuning(RunConfig.of(values), "cpu").reads_once
+
+
 def test_a_ranking_is_of_the_whole_network_s_gradients(sentences):
     one = RankConfig.of({key: value for key, value in TEXT.items() if key not in ("ranking", "budget")})
     record, _ = finetune.rank(one, device="cpu")
