@@ -81,7 +81,7 @@ def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
         "",
         "A claim is first held against the paper's own tables and figures, then against our runs. Our runs are at a "
         "smaller scale (small cuts of the data sets, few epochs), so \"does not hold here\" is said of this scale, with the number of "
-        "cases and a 95 % interval, not of the paper's experiments. \"Wrong in the paper\" means that its own numbers or text contradict it.",
+        "cases and a 95 % interval, not of the paper's experiments. Where an interval holds zero, the comparison is \"undecided here\". \"Wrong in the paper\" means that its own numbers or text contradict it.",
         "",
         ", ".join(f"**{counts[verdict]}** {verdict}" for verdict in verdicts.VERDICTS if counts[verdict]) + ".",
         "",

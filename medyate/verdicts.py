@@ -12,10 +12,10 @@ from functools import cache
 
 from . import costs, notebook, overhead, paper, reproduce, runs, schemes, stats, strategies
 
-HOLDS, PART, FAILS, OPEN, WRONG = (
-    "holds", "holds in part", "does not hold here", "not yet run", "wrong in the paper",
+HOLDS, PART, UNDECIDED, FAILS, OPEN, WRONG = (
+    "holds", "holds in part", "undecided here", "does not hold here", "not yet run", "wrong in the paper",
 )  # fmt: skip
-VERDICTS = (HOLDS, PART, FAILS, OPEN, WRONG)
+VERDICTS = (HOLDS, PART, UNDECIDED, FAILS, OPEN, WRONG)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ def _runs(check: Callable) -> Callable:
 def _graded(*parts: bool) -> str:
     """Holds if all parts do, fails if none does."""
     return HOLDS if all(parts) else PART if any(parts) else FAILS
+
+
+def _compared(*tests: stats.Paired) -> str:
+    """Of differences that a claim says are positive: holds where each is, by the paper's one-sided test at 5 %.
+
+    In part where some are. Does not hold where every 95 % interval lies at or below zero; else the runs
+    are too few, or the differences too small, to tell.
+    """
+    if any(test.p < 0.05 for test in tests):
+        return _graded(*(test.p < 0.05 for test in tests))
+    return FAILS if all(test.high <= 0 for test in tests) else UNDECIDED
 
 
 def _p(value: float) -> str:
@@ -371,12 +382,16 @@ def compare(row: str, column: str) -> Finding | None:
         return None
     test, ids = found
     text = f"{test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}], {_p(test.p)}, n = {test.n} cases"
-    return Finding(HOLDS if test.p < 0.05 else PART if test.difference > 0 else FAILS, text, ids)
+    return Finding(_compared(test), text, ids)
 
 
 @_runs
 def best_of(strategy: str) -> Finding | None:
-    """Whether a strategy has the highest mean over the cases that have all that were run."""
+    """Whether a strategy has the highest mean over the cases that have all that were run.
+
+    Where it has not, the one that has must be better than it by a 95 % interval above zero for the
+    claim not to hold.
+    """
     frame = _every()["runs"]
     cells = notebook.cells(frame).dropna() if len(frame) else frame
     if len(cells) < 2 or strategy not in cells or cells.shape[1] < 3:
@@ -384,7 +399,12 @@ def best_of(strategy: str) -> Finding | None:
     means = cells.mean().sort_values(ascending=False)
     text = f"n = {len(cells)} cases: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
     used = frame[frame.strategy.isin(cells.columns)]
-    return Finding(HOLDS if means.index[0] == strategy else FAILS, text, _ids(used))
+    best = means.index[0]
+    if best == strategy:
+        return Finding(HOLDS, text, _ids(used))
+    test = stats.paired(cells[best], cells[strategy])
+    text += f"; {best} over {strategy}: {test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}]"
+    return Finding(FAILS if test.low > 0 else UNDECIDED, text, _ids(used))
 
 
 @_runs
@@ -716,8 +736,7 @@ def our_raw_over_rgn() -> Finding | None:
     gains = {order: stats.paired(wide[f"{order} raw"], wide[f"{order} rgn"]) for order in ("lara", "rgn")}
     text = "; ".join(f"{order} order: {test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}]" for order, test in gains.items())
     return Finding(
-        HOLDS if all(test.p < 0.05 for test in gains.values()) else PART if any(test.difference > 0 for test in gains.values()) else FAILS,
-        f"{text}, over {len(wide)} K", _ids(frame),
+        _compared(*gains.values()), f"{text}, over {len(wide)} K", _ids(frame),
     )  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 import dataclasses
 import re
 
+import pandas as pd
 import pytest
 
-from medyate import ledger, paper, storage, verdicts
+from medyate import ledger, paper, stats, storage, verdicts
 
 ROOT = storage.CHECKOUT
 
@@ -57,9 +58,39 @@ def test_page_is_made_from_the_data(found):
         ("holds", "does not hold here", "does not hold here"),
         ("wrong in the paper", "holds", "wrong in the paper"),
         (None, "holds in part", "holds in part"),
+        ("does not hold here", "undecided here", "undecided here"),
     ],
 )
 def test_how_two_findings_make_a_verdict(from_paper, from_runs, verdict):
     claim = dataclasses.replace(paper.claims()[0], paper=("ranked", {}))
     findings = [None if given is None else verdicts.Finding(given, "text", ("id",)) for given in (from_paper, from_runs)]
     assert ledger.Line(claim, *findings).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([[1.0, 1.1, 0.9]], "holds"),
+        ([[-1.0, -1.1, -0.9]], "does not hold here"),
+        ([[0.0, 0.0, 0.0]], "does not hold here"),  # the same, run for run
+        ([[1.0, -1.0, 0.5]], "undecided here"),
+        ([[-1.0, 1.0, -0.5]], "undecided here"),
+        ([[1.0, 1.1, 0.9], [-1.0, -1.1, -0.9]], "holds in part"),
+        ([[1.0, -1.0, 0.5], [-1.0, -1.1, -0.9]], "undecided here"),
+    ],
+)
+def test_a_comparison_is_undecided_where_its_interval_holds_zero(differences, verdict):
+    tests = [stats.paired(each, [0.0] * len(each)) for each in differences]
+    assert verdicts._compared(*tests) == verdict
+
+
+def test_not_the_best_is_undecided_until_another_is_clearly_better(monkeypatch):
+    def cells(third):
+        frame = pd.DataFrame({"A": [1.0, 2.0, 3.0], "B": [1.1, 2.2, third], "C": [0.0, 0.1, 0.2]})
+        monkeypatch.setattr(verdicts, "_every", lambda: {"runs": pd.DataFrame({"strategy": ["A"], "id": ["x"]})})
+        monkeypatch.setattr(verdicts.notebook, "cells", lambda _frame: frame)
+        return verdicts.best_of("A").verdict
+
+    assert cells(2.0) == "holds"
+    assert cells(3.9) == "undecided here"  # B - A: 0.1, 0.2, 0.9
+    assert cells(3.15) == "does not hold here"  # 0.1, 0.2, 0.15
