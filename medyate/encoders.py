@@ -124,10 +124,10 @@ class TextClassifier(nn.Module):
         super().__init__()
         self.pad, self.separator = pad, separator
         self.body, self.dense, self.classifier = body, dense, classifier
-        self._known: Known | None = None
+        self.known: Known | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        first = None if self._known is None else self._known.of(tokens)
+        first = None if self.known is None else self.known.of(tokens)
         if self.dense is not None:
             first = self._read(tokens).last_hidden_state[:, 0] if first is None else first
             return self.classifier(torch.tanh(self.dense(first)))
@@ -155,18 +155,15 @@ class TextClassifier(nn.Module):
         the classifier alone. A text that is not among them is read as ever, with its batch. Batches
         are in order of length, so the features do not depend on what is asked first.
         """
-        self._known = None
         device = next(self.parameters()).device
         order = torch.tensor([len(text) for text in texts]).argsort(stable=True)
-        rows = torch.empty(0)
+        found = []
         with torch.no_grad():
             for group in order.split(batch_size):
                 padded = nn.utils.rnn.pad_sequence([texts[i] for i in group.tolist()], batch_first=True, padding_value=self.pad)
-                found = self._read(padded.long().to(device)).last_hidden_state[:, 0]
-                if not len(rows):
-                    rows = found.new_empty(len(texts), found.shape[1])
-                rows[group.to(device)] = found
-        self._known = Known({_key(text): index for index, text in enumerate(texts)}, rows, self.pad)
+                found.append(self._read(padded.long().to(device)).last_hidden_state[:, 0].clone())  # not a view of all tokens
+        rows = torch.cat(found)[order.argsort().to(device)]
+        self.known = Known({_key(text): index for index, text in enumerate(texts)}, rows, self.pad)
 
 
 @dataclass(frozen=True, eq=False)

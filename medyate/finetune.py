@@ -327,7 +327,6 @@ class Tuning(_Loop):
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self._spent: dict[str, float] = {}
-        self._begun = False  # in this process
 
     @property
     def done(self) -> bool:
@@ -340,10 +339,10 @@ class Tuning(_Loop):
         """
         begun = time.perf_counter()
         reading = {}
-        if not self._begun and self.reads_once:
+        if self.reads_once and self.model.known is None:
             self.model.remember([*self.data.train.tokens, *self.data.test.tokens])
             reading = {"encoder_seconds": time.perf_counter() - begun}
-        self._begun, begun = True, time.perf_counter()
+        begun = time.perf_counter()
         if probed is None and self.subnet.strategy.needs_whole_gradient:
             whole = self._whole_gradient()
             probed = whole, time.perf_counter() - begun
