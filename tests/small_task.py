@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from medyate import finetune, tasks
+from medyate import finetune, networks, tasks
 from medyate.config import RankConfig, RunConfig
 
 TRAIN, TEST = 48, 40
@@ -64,3 +64,23 @@ def results(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(finetune.tasks, "load", lambda name, *, resolution: digits)
     return tmp_path / "results"
+
+
+class DoubleData(tasks.ImageData):
+    """The same images in double precision."""
+
+    def batches(self, *arguments, **options):
+        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches(*arguments, **options))
+
+    def batches_of_runs(self, *arguments, **options):
+        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches_of_runs(*arguments, **options))
+
+
+@pytest.fixture
+def double(results, digits, monkeypatch):
+    """All in double precision: what differs then is no rounding."""
+    fields = {field.name: getattr(digits, field.name) for field in dataclasses.fields(digits)}
+    data, build = DoubleData(**fields), networks.build
+    monkeypatch.setattr(finetune.tasks, "load", lambda name, *, resolution: data)
+    monkeypatch.setattr(finetune.networks, "build", lambda *names, **options: build(*names, **options).double())
+    return results

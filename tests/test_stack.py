@@ -1,7 +1,6 @@
 """Runs in a stack are the runs alone, up to rounding; whatever shares it, and whatever happens to one."""
 
 import copy
-import dataclasses
 import json
 import warnings
 
@@ -9,7 +8,7 @@ import jsonschema
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from small_task import config, digits, one_thread, rank_config, results  # noqa: F401 (fixtures)
+from small_task import config, digits, double, one_thread, rank_config, results  # noqa: F401 (fixtures)
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,26 +20,6 @@ SCHEMA = json.loads((storage.CHECKOUT / "results" / "runs.schema.json").read_tex
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class DoubleData(tasks.ImageData):
-    """The same images in double precision."""
-
-    def batches(self, *arguments, **options):
-        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches(*arguments, **options))
-
-    def batches_of_runs(self, *arguments, **options):
-        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches_of_runs(*arguments, **options))
-
-
-@pytest.fixture
-def double(results, digits, monkeypatch):
-    """All in double precision: what differs then is no rounding."""
-    fields = {field.name: getattr(digits, field.name) for field in dataclasses.fields(digits)}
-    data, build = DoubleData(**fields), networks.build
-    monkeypatch.setattr(finetune.tasks, "load", lambda name, *, resolution: data)
-    monkeypatch.setattr(finetune.networks, "build", lambda *names, **options: build(*names, **options).double())
-    return results
 
 
 def stacked(configs, **options):
