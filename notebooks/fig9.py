@@ -19,7 +19,7 @@
 # %% tags=["parameters"]
 budget: int = 27946  # elements
 network: str = "mbv2-w0.35"  # any of `medyate networks`
-task: str = "flowers12"  # any of `medyate tasks`
+task: str = "food10"  # any of `medyate tasks`
 epochs: int = 9  # of each run, warm-up not included
 seeds: "int or str" = "all"  # one seed, several as in "0,42", or "all"
 mode: str = "recorded"  # recorded: draw what is there; missing: run the rest; fresh: run all anew

@@ -280,6 +280,14 @@ def test_cells_pair_only_what_differs_in_nothing_but_the_strategy(records):
     assert notebook.leader(cells) == "LaRa MeDyate"
 
 
+def test_twins_differ_in_one_entry_alone(records):
+    records(run_record(70), run_record(64, batch_norm="frozen"), run_record(71, seed=1), run_record(65, seed=2, batch_norm="frozen"))
+    records(run_record(72, strategy="SU", layers=None), run_record(60, strategy="SU", layers=None, batch_norm="frozen"), run_record(50, strategy="SU", execution="dense"))
+    found = notebook.twins(notebook.table(), "batch_norm", ("frozen", "train"))
+    assert sorted(zip(found.strategy, found.frozen, found.train)) == [("LaRa MeDyate", 64, 70), ("SU", 60, 72)]
+    assert notebook.twins(notebook.table(), "execution", ("subnet", "dense"))["dense"].tolist() == [50]
+
+
 def test_nothing_recorded_gives_empty_tables_not_errors(records):
     config = notebook.Parameters("fig6", network="mcunet", task="digits", budget="all", seeds="all", epochs="all")
     assert notebook.over_layers(config, {"x": strategies.get("LaRa MeDyate")}).empty

@@ -31,6 +31,7 @@ from .recorded import (
     selections,
     strategy_runs,
     table,
+    twins,
 )
 from .tables import our_table, paper_table
 
@@ -39,5 +40,5 @@ __all__ = [
     "channel_norms", "epoch_size", "epochs_of", "example_selection", "grid_of_rankings", "grid_of_strategies",
     "grid_over_layers", "known_tasks", "latex", "layer_counts", "layer_index", "layer_metric", "leader",
     "nothing_recorded", "our_table", "over_layers", "paper_table", "pick", "protocol", "protocol_note", "rankings", "run",
-    "say", "selections", "show", "show_table", "strategy_runs", "table", "tier_budgets",
+    "say", "selections", "show", "show_table", "strategy_runs", "table", "tier_budgets", "twins",
 ]  # fmt: skip

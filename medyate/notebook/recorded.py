@@ -60,6 +60,21 @@ def of_one_protocol(frame: pd.DataFrame, kind: str = "run", but: Sequence[str] =
     return frame
 
 
+def twins(frame: pd.DataFrame, entry: str, values: tuple[object, object]) -> pd.DataFrame:
+    """Pairs of runs that differ in one entry of their configs alone.
+
+    One row a pair: what both have in common, and for each of the two ``values`` of ``entry`` a
+    column with the top-1 accuracy in percent.
+    """
+    from ..config import KINDS
+
+    common = [name for name in KINDS["run"].fields() if name in frame and name != entry]
+    first, second = (
+        frame.loc[frame[entry] == value, [*common, "test_top1_percent"]].rename(columns={"test_top1_percent": value}) for value in values
+    )
+    return first.merge(second, on=common)
+
+
 def _declared(row) -> tuple:
     """What a run's strategy comes to, its overrides included."""
     choice = strategies.get(row.strategy).choice
