@@ -74,6 +74,7 @@ def test_how_two_findings_make_a_verdict(from_paper, from_runs, verdict):
         ([[-1.0, -1.1, -0.9]], "does not hold here"),
         ([[0.0, 0.0, 0.0]], "does not hold here"),  # the same, run for run
         ([[1.0, -1.0, 0.5]], "undecided here"),
+        ([[0.4, 1.2, 0.9, 0.1]], "undecided here"),  # p is below 0.05 on one side, not on two
         ([[-1.0, 1.0, -0.5]], "undecided here"),
         ([[1.0, 1.1, 0.9], [-1.0, -1.1, -0.9]], "holds in part"),
         ([[1.0, -1.0, 0.5], [-1.0, -1.1, -0.9]], "undecided here"),
