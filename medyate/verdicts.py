@@ -594,35 +594,44 @@ def our_sparsity_ranges() -> Finding | None:
     )
 
 
+def _means_by_task(columns: Sequence[str], *needed: str):
+    """Means over epochs and runs, by task and strategy; tasks whose runs lack a needed strategy are left out.
+
+    By task, since tasks rank by other tasks' orders, and so draw from other layers.
+    """
+    epochs = _efficiency()
+    if epochs.empty:
+        return {}, ()
+    means = {task: some.groupby("strategy")[list(columns)].mean() for task, some in epochs.groupby("task")}
+    means = {task: mean for task, mean in means.items() if set(needed) <= set(mean.index)}
+    return means, tuple(dict.fromkeys(epochs[epochs.task.isin(means)]["id"]))
+
+
 @_runs
 def our_sparsity_trade() -> Finding | None:
-    epochs = _efficiency()
-    if epochs.empty or not {"LaRa MeDyate", "TraDy"} <= set(epochs.strategy):
+    means, ids = _means_by_task(("weight_sparsity_percent", "activation_sparsity_percent"), "LaRa MeDyate", "TraDy")
+    if not means:
         return None
-    mean = epochs.groupby("strategy")[["weight_sparsity_percent", "activation_sparsity_percent"]].mean()
-    ours, trady = mean.loc["LaRa MeDyate"], mean.loc["TraDy"]
-    return Finding(
-        _graded(ours.iloc[0] < trady.iloc[0], ours.iloc[1] > trady.iloc[1]),
-        f"weights: LaRa MeDyate {ours.iloc[0]:.2f} %, TraDy {trady.iloc[0]:.2f} %; activations {ours.iloc[1]:.2f} and {trady.iloc[1]:.2f} %",
-        tuple(dict.fromkeys(epochs["id"])),
-    )
+    parts, holds = [], []
+    for task, mean in means.items():
+        ours, trady = mean.loc["LaRa MeDyate"], mean.loc["TraDy"]
+        holds += [ours.iloc[0] < trady.iloc[0], ours.iloc[1] > trady.iloc[1]]
+        parts.append(f"{task}: weights LaRa MeDyate {ours.iloc[0]:.2f} %, TraDy {trady.iloc[0]:.2f} %, activations {ours.iloc[1]:.2f} and {trady.iloc[1]:.2f} %")
+    return Finding(_graded(*holds), "; ".join(parts), ids)
 
 
 @_runs
 def our_flops_of_prev() -> Finding | None:
-    epochs = _efficiency()
-    if epochs.empty:
+    means, ids = _means_by_task(("flops_saved_percent",), "TraDy", "LaRa TraDy", "Prev MeDyate", "LaRa MeDyate")
+    if not means:
         return None
-    mean = epochs.groupby("strategy").flops_saved_percent.mean()
-    pairs = [(a, b) for a, b in (("TraDy", "LaRa TraDy"), ("Prev MeDyate", "LaRa MeDyate")) if {a, b} <= set(mean.index)]
-    if not pairs:
-        return None
-    gains = [mean[a] - mean[b] for a, b in pairs]
-    return Finding(
-        HOLDS if all(0.5 < gain < 2.5 for gain in gains) else PART if any(gain > 0 for gain in gains) else FAILS,
-        "; ".join(f"{a} over {b} {gain:+.2f} points" for (a, b), gain in zip(pairs, gains)),
-        tuple(dict.fromkeys(epochs["id"])),
-    )
+    parts, gains = [], []
+    for task, mean in means.items():
+        saved = mean.flops_saved_percent
+        found = {f"{a} over {b}": saved[a] - saved[b] for a, b in (("TraDy", "LaRa TraDy"), ("Prev MeDyate", "LaRa MeDyate"))}
+        gains += found.values()
+        parts.append(f"{task}: " + ", ".join(f"{pair} {gain:+.2f} points" for pair, gain in found.items()))
+    return Finding(HOLDS if all(0.5 < gain < 2.5 for gain in gains) else PART if any(gain > 0 for gain in gains) else FAILS, "; ".join(parts), ids)
 
 
 @_runs
