@@ -7,7 +7,9 @@ what the run printed, its last part.
 from __future__ import annotations
 
 import errno
+import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,14 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
+def _without_places(text: str) -> str:
+    """Paths of this checkout and of its packages without what lies above them: a record may be published."""
+    places = {str(storage.CHECKOUT), *sysconfig.get_paths().values()}
+    for place in sorted(places, key=len, reverse=True):  # the longest first: one may lie in another
+        text = text.replace(place + "/", "")
+    return text
+
+
 def write(config, error: BaseException, log: str, device: str) -> Path:
     """Record that the run of ``config`` failed with ``error``."""
     record = {
@@ -56,9 +66,9 @@ def write(config, error: BaseException, log: str, device: str) -> Path:
         "error": {
             "kind": kind_of(error),
             "message": str(error) or type(error).__name__,
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": _without_places("".join(traceback.format_exception(error))),
         },
-        "log": log[-LOG_CHARACTERS:],
+        "log": _without_places(log[-LOG_CHARACTERS:]),
         "environment": runs.environment(device),
     }
     file = storage.writable("failed") / f"{config.id}.json"
@@ -76,6 +86,15 @@ def load(run_id: str) -> dict[str, Any] | None:
             except InputError:
                 return None
     return None
+
+
+def every() -> Iterator[dict[str, Any]]:
+    """All failures that can be read, each id once."""
+    known = {file.stem for folder in storage.folders("failed") for file in folder.glob("*.json")}
+    for run_id in sorted(known):
+        found = load(run_id)
+        if found is not None:
+            yield found
 
 
 def remove(run_id: str) -> None:

@@ -447,7 +447,9 @@ def test_failures_are_recorded_and_stop_no_other(places):
     assert found.failed == (bad, missing) and found.pending == ()
     records = [valid(failures.load(one.id)) for one in (bad, missing)]
     assert [record["error"]["kind"] for record in records] == ["diverged", "input"]
-    assert "Diverged" in records[0]["error"]["traceback"] and "Diverged" in records[0]["log"]
+    for text in (records[0]["error"]["traceback"], records[0]["log"]):
+        assert "Diverged" in text and 'File "medyate/finetune.py"' in text and str(storage.CHECKOUT) not in text
+    assert [record["id"] for record in failures.every()] == sorted([bad.id, missing.id])
     assert records[1]["config"] == missing.as_dict()
     assert bad.id not in [record["id"] for record in runs.every()]
 
