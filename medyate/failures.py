@@ -90,8 +90,7 @@ def load(run_id: str) -> dict[str, Any] | None:
 
 def every() -> Iterator[dict[str, Any]]:
     """All failures that can be read, each id once."""
-    known = {file.stem for folder in storage.folders("failed") for file in folder.glob("*.json")}
-    for run_id in sorted(known):
+    for run_id in sorted(storage.records("failed")):
         found = load(run_id)
         if found is not None:
             yield found

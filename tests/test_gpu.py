@@ -1,20 +1,18 @@
 """What runs on a GPU, on a GPU's double (see gpu_double.py): where tensors are, not how fast or exact CUDA is."""
 
-import dataclasses
 import importlib
 import json
 import sys
 
 import pytest
 import torch
-from gpu_double import CUDA, Graph, Resident, gpu, to_device
-from small_task import config, digits, double, one_thread, rank_config, results  # noqa: F401 (fixtures)
+from gpu_double import CUDA, Graph, Resident, gpu
+from small_task import EACH, TEXT, config, digits, double, one_thread, rank_config, results, sentences, tokenizer  # noqa: F401 (fixtures)
 from torch import nn
 
-from medyate import files, finetune, memory, networks, stack, storage, strategies, tasks, wide
+from medyate import finetune, memory, networks, stack, storage, strategies, tasks, wide
 from medyate.config import RunConfig
 from medyate.subnet import attach
-from medyate.tasks.data import TextSplit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -97,12 +95,6 @@ def assert_same_run(found, expected):
         assert mine["used_elements"] == other["used_elements"]
 
 
-EACH = [
-    {"strategy": "LaRa MeDyate", "norm_gradient": "mean_norm"}, {"strategy": "Prev MeDyate", "metric": "rgn", "boosted": True},
-    {"strategy": "TraDy", "budget": 93_696}, {"strategy": "LaRa TraDy", "execution": "dense"}, {"strategy": "LaRa Prob Raw", "probe_batches": 2},
-    {"strategy": "LaRa Det Raw", "probe_batches": 1}, {"strategy": "Det RGN", "ranking": ..., "probe_batches": 1},
-    {"strategy": "SU", "ranking": ..., "budget": 66_592}, {"strategy": "Baseline", "ranking": ...}, {"strategy": "Head only", "ranking": ...},
-]  # fmt: skip
 SMALL = {"epochs": 1, "learning_rate": 0.003}
 
 
@@ -179,21 +171,11 @@ def test_a_stack_on_the_gpu_is_its_runs(results, same_images, recwarn, graphs, b
         assert_same_run(found[one.id], finetune.run(one, device="cpu", force=True)[0])
 
 
-def test_a_text_run_on_the_gpu_is_the_cpus(results, monkeypatch):
+def test_a_text_run_on_the_gpu_is_the_cpus(tokenizer, sentences):
     """Token batches, the encoder that is computed again, one that reads each text once, an oracle."""
     pytest.importorskip("transformers")
-    if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
-        pytest.skip("the tokenizer of minilm-l6 is not installed")
-    monkeypatch.undo()  # the few digits
-    monkeypatch.setenv("MEDYATE_RESULTS", str(results))
-    loaded = tasks.load("docstrings")
-    few = {name: TextSplit(split.labels[:count], split.texts[:count]) for name, split, count in (("train", loaded.train, 16), ("test", loaded.test, 12))}
-    monkeypatch.setattr(finetune.tasks, "load", lambda name, **_: dataclasses.replace(loaded, **few))
     for changes in ({"strategy": "LaRa MeDyate"}, {"strategy": "LaRa MeDyate", "layers": 1}, {"strategy": "LaRa Det Raw", "probe_batches": 1}):
-        one = RunConfig.of(
-            {"network": "minilm-l6", "task": "docstrings", "weights": "random", "resolution": 32, "batch_size": 8, "epochs": 1, "warmup_epochs": 1,
-             "learning_rate": 0.01, "ranking": "docstrings-s0-e5", "budget": 112_640} | changes
-        )  # fmt: skip
+        one = RunConfig.of({**TEXT, "epochs": 1, "learning_rate": 0.01, **changes})
         expected, _ = finetune.run(one, device="cpu")
         with gpu():
             found, _ = finetune.run(one, force=True)

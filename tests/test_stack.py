@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from small_task import config, digits, double, one_thread, rank_config, results  # noqa: F401 (fixtures)
+from small_task import EACH, config, digits, double, one_thread, rank_config, results  # noqa: F401 (fixtures)
 from torch import nn
 from torch.nn import functional as F
 
@@ -49,16 +49,6 @@ def assert_equal(single, shared, rel):
         for name in set(other) - set(CLOCKS):
             expected = pytest.approx(other[name], rel=rel) if name.endswith("_loss") else other[name]
             assert mine[name] == expected, (mine["epoch"], name)
-
-
-EACH = [
-    {"strategy": "LaRa MeDyate", "epochs": 2}, {"strategy": "LaRa MeDyate", "norm_gradient": "mean_norm", "seed": 3},
-    {"strategy": "Prev MeDyate", "norm_gradient": "mean", "budget": 66_592, "metric": "rgn", "boosted": True, "epochs": 2},
-    {"strategy": "TraDy", "budget": 93_696, "execution": "dense", "layers": 12}, {"strategy": "LaRa TraDy", "seed": 42},
-    {"strategy": "LaRa Prob Raw", "probe_batches": 2}, {"strategy": "LaRa Det Raw", "seed": 1, "probe_batches": 1},
-    {"strategy": "Det RGN", "ranking": ..., "probe_batches": 2}, {"strategy": "SU", "ranking": ..., "budget": 66_592},
-    {"strategy": "Baseline", "ranking": ...}, {"strategy": "Head only", "ranking": ..., "learning_rate": 0.01},
-]  # fmt: skip
 
 
 # Train-mode batch norm over the one pixel of the last layers makes rounding grow, up to 1e-5 in nine

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -578,9 +579,11 @@ def test_stacks_by_command(small_sweep, monkeypatch):
 
 def test_shipped_records_are_valid():
     validator = jsonschema.Draft202012Validator(SCHEMA)
-    for file in (storage.shipped() / "runs").glob("*.json"):
+    for file in (file for folder in ("runs", "failed") for file in (storage.shipped() / folder).glob("*.json")):
         record = valid(json.loads(file.read_text()))
         assert record["id"] == file.stem
+        assert (record["status"] == "failed") == (file.parent.name == "failed")
+        assert not re.search(r'File \\"/|/home/|/root/', file.read_text())  # no path of the machine
         broken = {**record, "config": {**record["config"], "seed": "0"}}
         assert not validator.is_valid(broken)
 
