@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from medyate import networks, tasks
-from medyate._torchvision import torchvision
-from medyate.config import RunConfig
-from medyate.dynamic import Subnet
-from medyate.finetune import scheme_for
+from medyate.networks._torchvision import torchvision
+from medyate.runs.config import RunConfig
+from medyate.runs.finetune import scheme_for
+from medyate.subnet import Subnet
 
 RESOLUTION = 128
 EPOCHS = 3
@@ -60,12 +60,7 @@ def ours(data, batch_size: int, device: str, split: str):
     generator = torch.Generator().manual_seed(0)
     train = split == "train"
     return lambda: data.batches(
-        split,
-        batch_size,
-        generator=generator if train else None,
-        device=device,
-        augment=train,
-        channels_last=True,
+        split, batch_size, generator=generator if train else None, device=device, augment=train, channels_last=True
     )
 
 
@@ -107,9 +102,7 @@ def loader(task: str, folder: Path, batch_size: int, device: str, workers: int):
 
 def step_milliseconds_per_image(batch_size: int, device: str) -> float:
     """A training step of MbV2, tier 1, without its input."""
-    config = RunConfig(
-        network="mbv2-w0.35", task="digits", strategy="SU", budget=27_946, weights="random"
-    )
+    config = RunConfig(network="mbv2-w0.35", task="digits", strategy="SU", budget=27_946, weights="random").check()
     generator = torch.Generator().manual_seed(0)
     model = networks.build("mbv2-w0.35", weights="random", classes=10, generator=generator)
     model = model.to(device, memory_format=torch.channels_last)
@@ -148,9 +141,7 @@ def main() -> None:
         data = tasks.load(task, resolution=RESOLUTION)
         size = options.batch_size
         rows = {"task": options.task or "synthetic", "threads": options.threads, "batch_size": size}
-        print(
-            f"{rows['task']}: {len(data.train):,} training images, batch {size}, {options.threads} threads"
-        )
+        print(f"{rows['task']}: {len(data.train):,} training images, batch {size}, {options.threads} threads")
         for device in devices:
             cost = {
                 "medyate, train": ours(data, size, device, "train"),

@@ -22,13 +22,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medyate import memory, networks, ranking, schemes
-from medyate.config import RunConfig, _backbone
+from medyate import networks
 from medyate.costs import Layer
-from medyate.dense import Dense
-from medyate.dynamic import Subnet
-from medyate.finetune import scheme_for
-from medyate.strategies import Selection
+from medyate.execution import measure as memory
+from medyate.execution.masked import Dense
+from medyate.networks import schemes
+from medyate.runs import rankings
+from medyate.runs.config import RunConfig
+from medyate.runs.finetune import scheme_for
+from medyate.selection import Selection
+from medyate.subnet import Subnet
 
 CLASSES = 10
 OURS = "ours"
@@ -81,7 +84,7 @@ def lora(network: str, weights: int, images, labels, layers: tuple[Layer, ...]) 
     """LoRA on all pointwise convolutions, of the rank that trains about as many ``weights``; the batch
     norms stay frozen, as the adapted network's do."""
     try:
-        from medyate._torchvision import torchvision
+        from medyate.networks._torchvision import torchvision
 
         torchvision()  # transformers imports it where it is installed
         import peft
@@ -98,7 +101,9 @@ def lora(network: str, weights: int, images, labels, layers: tuple[Layer, ...]) 
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda module, _inputs: module.eval() and None)
     classifier = adapted.base_model.model.classifier
-    found = training(f"LoRA, rank {rank} (peft {peft.__version__})", adapted, _Trained(adapted, classifier), images, labels)
+    found = training(
+        f"LoRA, rank {rank} (peft {peft.__version__})", adapted, _Trained(adapted, classifier), images, labels
+    )
     inside = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     found.trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad) - inside
     return found
@@ -117,9 +122,15 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
         found.append(training(f"full fine-tuning, batch norm {batch_norm}", model, attached, images, labels))
     model = build(network, device)
     subnet = Subnet(
-        model, config.budget, config.declaration, input_shape=shape, classifier="classifier", seed=0,
-        ranking=ranking.load(network, config.ranking) if config.ranking else None, scheme=scheme_for(config, layers, model),
-    )  # fmt: skip
+        model,
+        config.budget,
+        config.declaration,
+        input_shape=shape,
+        classifier="classifier",
+        seed=0,
+        ranking=rankings.load(network, config.ranking) if config.ranking else None,
+        scheme=scheme_for(config, layers, model),
+    )
     selection = subnet.next_epoch()
     ours = training(OURS, model, subnet.attached, images, labels)
     for batch_norm in ("train", "frozen"):
@@ -145,7 +156,9 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
     return found, selection, layers
 
 
-def milliseconds(found: list[Contender], rounds: int, device: str, clock: Callable[[], float]) -> dict[str, list[float]]:
+def milliseconds(
+    found: list[Contender], rounds: int, device: str, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Each contender's time, round by round."""
 
     def wait():
@@ -232,15 +245,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     network = networks.get(options.network)
-    layers = _backbone(network.name, "random", network.resolution, "eq4")
+    layers = networks.backbone(network.name)
     config = RunConfig(
-        network=network.name, task="digits", strategy=options.strategy, weights="random", resolution=network.resolution,
+        network=network.name,
+        task="digits",
+        strategy=options.strategy,
+        weights="random",
+        resolution=network.resolution,
         budget=schemes.budget(network.name, options.tier, layers),
-    )  # fmt: skip
+    ).check()
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     print(
-        f"{network.label}, tier {options.tier}: {config.strategy}, {config.budget:,} elements ({4 * config.budget:,} bytes); "
-        f"torch {torch.__version__}, {options.threads} threads; {options.clock} clock, medians of {options.rounds} rounds"
+        f"{network.label}, tier {options.tier}: {config.strategy}, {config.budget:,} elements ({4 * config.budget:,} "
+        f"bytes); torch {torch.__version__}, {options.threads} threads; {options.clock} clock, medians of "
+        f"{options.rounds} rounds"
     )
     results = []
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
@@ -251,9 +269,17 @@ def main() -> None:
                 print(f"  LoRA is left out: pip install peft=={PEFT}")
     if options.json:
         content = {
-            "network": network.name, "tier": options.tier, "strategy": config.strategy, "budget": config.budget,
-            "torch": torch.__version__, "clock": options.clock, "threads": options.threads, "rounds": options.rounds, "machine": platform.machine(), "results": results,
-        }  # fmt: skip
+            "network": network.name,
+            "tier": options.tier,
+            "strategy": config.strategy,
+            "budget": config.budget,
+            "torch": torch.__version__,
+            "clock": options.clock,
+            "threads": options.threads,
+            "rounds": options.rounds,
+            "machine": platform.machine(),
+            "results": results,
+        }
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -33,11 +33,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medyate import grids, networks, ranking, tasks
-from medyate.dynamic import Subnet
-from medyate.finetune import TEST_BATCH
-from medyate.sweep import processors
-from medyate.wide import Wide, cuda_graph
+from medyate import networks, tasks
+from medyate.runs import rankings
+from medyate.runs.finetune import TEST_BATCH
+from medyate.subnet import Subnet
+from medyate.sweeps import grids
+from medyate.sweeps.sweep import processors
+from medyate.sweeps.wide import Wide, cuda_graph
 
 NETWORK, BUDGET, RESOLUTION, BATCH = "mbv2-w0.35", 27_946, 128, 32
 GOAL_IMAGES_PER_SECOND, GOAL_HOURS, GOAL_RATIO = 20_000, 24, 10
@@ -58,11 +60,17 @@ def network(device: str, classes: int, seed: int = 0) -> nn.Module:
 
 
 def medyate_of(model: nn.Module, execution: str, batch_norm: str, seed: int = 0) -> Subnet:
-    order = ranking.load(NETWORK, ranking.automatic(NETWORK, ""))
+    order = rankings.load(NETWORK, rankings.automatic(NETWORK, ""))
     return Subnet(
-        model, BUDGET, "LaRa MeDyate", ranking=order, input_shape=(3, RESOLUTION, RESOLUTION),
-        batch_norm=batch_norm, execution=execution, seed=seed,
-    )  # fmt: skip
+        model,
+        BUDGET,
+        "LaRa MeDyate",
+        ranking=order,
+        input_shape=(3, RESOLUTION, RESOLUTION),
+        batch_norm=batch_norm,
+        execution=execution,
+        seed=seed,
+    )
 
 
 def steps(batches, device: str, execution: str, classes: int, batch_norm: str):
@@ -93,7 +101,9 @@ def stacked_tests(wide: Wide, data, device: str):
     """One evaluation batch of all runs of a stack after another."""
     wide.network.eval()
     with torch.no_grad():
-        for batch in endless(lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)):
+        for batch in endless(
+            lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)
+        ):
             images, labels = wide.beside(*batch)
             wide.network(images)
             yield labels.numel()
@@ -104,7 +114,9 @@ def tests(data, device: str):
     model = network(device, len(data.classes))
     model.eval()
     with torch.no_grad():
-        for images, _ in endless(lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)):
+        for images, _ in endless(
+            lambda: data.batches("test", TEST_BATCH, device=device, augment=False, channels_last=True)
+        ):
             model(images)
             yield len(images)
 
@@ -149,7 +161,9 @@ def one_run(index: int, how: Measured, threads: int, barrier, found) -> None:
     def epoch():
         return data.batches("train", BATCH, generator=generator, device=how.device, augment=True, channels_last=True)
 
-    train = how.images_per_second(steps(epoch, how.device, "subnet", len(data.classes), how.batch_norm), 1, barrier.wait)
+    train = how.images_per_second(
+        steps(epoch, how.device, "subnet", len(data.classes), how.batch_norm), 1, barrier.wait
+    )
     found.put((train, how.images_per_second(tests(data, how.device), TEST_SHARE, barrier.wait)))
 
 
@@ -158,7 +172,10 @@ def in_processes(count: int, how: Measured) -> tuple[float, float]:
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(count), context.Queue()
     threads = max(1, processors() // count)
-    runs = [context.Process(target=one_run, args=(index, how, threads, barrier, found), daemon=True) for index in range(count)]
+    runs = [
+        context.Process(target=one_run, args=(index, how, threads, barrier, found), daemon=True)
+        for index in range(count)
+    ]
     for run in runs:
         run.start()
     results = [found.get(timeout=3600) for _ in runs]
@@ -199,8 +216,15 @@ def table1_images() -> tuple[int, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--mode", choices=("processes", "stacked", "both"), default="both", help="how runs share the device")
-    parser.add_argument("--runs", type=int, action="append", help="runs at once; may be repeated [default: 1, 4, 16; on a CPU 1 and its processors]")
+    parser.add_argument(
+        "--mode", choices=("processes", "stacked", "both"), default="both", help="how runs share the device"
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        action="append",
+        help="runs at once; may be repeated [default: 1, 4, 16; on a CPU 1 and its processors]",
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--task", help="an image task, for instance food10; [default: synthetic photos]")
@@ -226,7 +250,10 @@ def main() -> None:
         tasks.load(task, resolution=RESOLUTION)  # decoded once, before the runs start
         how = Measured(task, options.device, options.seconds, options.batch_norm, options.clock, options.cuda_graphs)
         plain = plain_loop(how, Path(folder) / "plain")
-        print(f"{device}; torch {torch.__version__}; {NETWORK}, {BUDGET:,} elements, {RESOLUTION}x{RESOLUTION}, batch {BATCH}, batch norm {options.batch_norm}")
+        print(
+            f"{device}; torch {torch.__version__}; {NETWORK}, {BUDGET:,} elements, {RESOLUTION}x{RESOLUTION}, batch "
+            f"{BATCH}, batch norm {options.batch_norm}"
+        )
         if options.clock == "cpu":
             print("a second is one of the processes' own time on a processor")
         print(f"{'':24}{'training images/s':>18}{'of plain loop':>15}{'test images/s':>15}")
@@ -235,19 +262,39 @@ def main() -> None:
         for mode, measure in {"processes": in_processes, "stacked": in_a_stack}.items():
             for count in counts if options.mode in (mode, "both") else ():
                 train, test = measure(count, how)
-                rows.append({"mode": mode, "runs": count, "train_images_per_second": train, "test_images_per_second": test, "ratio": train / plain})
+                rows.append(
+                    {
+                        "mode": mode,
+                        "runs": count,
+                        "train_images_per_second": train,
+                        "test_images_per_second": test,
+                        "ratio": train / plain,
+                    }
+                )
                 print(f"{f'{count} runs, {mode}':24}{train:18,.0f}{train / plain:15.2f}{test:15,.0f}", flush=True)
     best = max(rows, key=lambda row: row["train_images_per_second"])
     runs, train_images, test_images = table1_images()
     hours = (train_images / best["train_images_per_second"] + test_images / best["test_images_per_second"]) / 3600
     print(
-        f"the paper's Table 1: {runs:,} runs, {train_images / 1e9:.2f} billion training and {test_images / 1e9:.2f} billion "
-        f"test images: {hours:,.0f} hours of this device at the speed of {best['runs']} runs, {best['mode']}"
+        f"the paper's Table 1: {runs:,} runs, {train_images / 1e9:.2f} billion training and {test_images / 1e9:.2f} "
+        f"billion test images: {hours:,.0f} hours of this device at the speed of {best['runs']} runs, {best['mode']}"
     )
-    goals = f"{GOAL_IMAGES_PER_SECOND:,} training images/s, {GOAL_RATIO} times the plain loop, {GOAL_HOURS} hours, on a GPU of H100's class"
+    goals = (
+        f"{GOAL_IMAGES_PER_SECOND:,} training images/s, {GOAL_RATIO} times the plain loop, {GOAL_HOURS} hours, on a "
+        "GPU of H100's class"
+    )
     print(f"goals: {goals}" + ("; a CPU says nothing of them" if cpu else ""))
     if options.json:
-        numbers = {"device": device, "batch_norm": options.batch_norm, "cuda_graphs": options.cuda_graphs, "clock": options.clock, "torch": torch.__version__, "plain_images_per_second": plain, "rows": rows, "table1_hours": hours}
+        numbers = {
+            "device": device,
+            "batch_norm": options.batch_norm,
+            "cuda_graphs": options.cuda_graphs,
+            "clock": options.clock,
+            "torch": torch.__version__,
+            "plain_images_per_second": plain,
+            "rows": rows,
+            "table1_hours": hours,
+        }
         options.json.write_text(json.dumps(numbers, indent=1) + "\n")
 
 

@@ -23,11 +23,11 @@ from torch import nn
 
 from medyate import costs, networks
 from medyate.costs import Layer
-from medyate.dense import Dense
-from medyate.recompute import RECOMPUTE
+from medyate.execution.attach import attach
+from medyate.execution.masked import Dense
+from medyate.execution.modes import RECOMPUTE
 from medyate.sampling import sample
-from medyate.strategies import Selection
-from medyate.subnet import attach
+from medyate.selection import Selection
 
 NETWORKS = ("swin-t", "bert-base", "roberta-base", "minilm-l6")
 CLASSES = 10
@@ -75,7 +75,7 @@ def lora_targets(network: str, layers: Sequence[Layer]) -> list[Layer]:
 def lora(network: str, weights: int, x, labels, layers: Sequence[Layer]) -> Contender | None:
     """LoRA of the rank that trains about as many weights, at least 1."""
     try:
-        from medyate._torchvision import torchvision
+        from medyate.networks._torchvision import torchvision
 
         torchvision()  # transformers imports it where it is installed
         import peft
@@ -168,16 +168,18 @@ def measured(network: str, budget: int, size: int, last: bool, rounds: int, cloc
 def show(result: dict) -> None:
     where = "last block" if result["last_block"] else "all layers"
     print(
-        f"\n{result['network']}, budget {result['budget']:,} ({where}), batch {result['batch_size']}: {result['channels']:,} channels "
-        f"of {result['layers']} layers from {result['first_layer']} on; paid for: {result['paid_bytes']:,} bytes"
+        f"\n{result['network']}, budget {result['budget']:,} ({where}), batch {result['batch_size']}: "
+        f"{result['channels']:,} channels of {result['layers']} layers from {result['first_layer']} on; paid for: "
+        f"{result['paid_bytes']:,} bytes"
     )
     print(f"  {'':28s} {'ms':>8s} {'/ ours':>7s} {'bytes kept':>13s} {'/ paid':>7s} {'peak':>13s} {'weights':>11s}")
     for row in result["rows"]:
         spent = "" if row["milliseconds"] is None else f"{row['milliseconds']:8.0f}"
         ratio = "" if row["times_ours"] is None else f"{row['times_ours']:7.2f}"
         print(
-            f"  {row['name']:28s} {spent:>8s} {ratio:>7s} {row['kept_bytes']:13,} {row['kept_bytes'] / result['paid_bytes']:7.1f} "
-            f"{row['peak_bytes']:13,} {row['trained_backbone_weights']:11,}"
+            f"  {row['name']:28s} {spent:>8s} {ratio:>7s} {row['kept_bytes']:13,} "
+            f"{row['kept_bytes'] / result['paid_bytes']:7.1f} {row['peak_bytes']:13,} "
+            f"{row['trained_backbone_weights']:11,}"
         )
         print("      " + ", ".join(f"{part.replace('_', ' ')} {value:,}" for part, value in row["kept"].items()))
     parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in result["operations"].items())

@@ -6,6 +6,7 @@ are executed side by side before Jupyter Book starts, which would take them one 
 """
 
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -19,26 +20,42 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 READ_BY_PAGES = ["medyate", "notebooks", "results/paper", "results/rankings", "results/runs"]
 WORKERS = 2  # pages executed at a time, one thread each
-ALONE = ("book/course/left-out", "notebooks/memory")  # they measure times, so Jupyter Book executes them when all is quiet
-LECTURERS = "book/reference/lecturer"  # not in the student version
+ALONE = (
+    "book/course/left-out",
+    "notebooks/memory",
+)  # they measure times, so Jupyter Book executes them when all is quiet
+LECTURERS = ("book/reference/lecturer", "book/reference/submission")  # not in the student version
 PLACES = {"html": ROOT, "student": ROOT / "build" / "student", "pdf": ROOT / "build" / "pdf"}
 
 
-def digest(folders: list[Path]) -> str:
-    """Of every file in folders: their names and contents, not their times."""
-    found = hashlib.sha256()
+def is_dropping(name: str) -> bool:
+    """Whether a file or folder is what editors, file managers and Python leave beside the others."""
+    endings = ("~", ".swp", ".swo", ".swx", ".tmp", ".bak", ".orig", ".rej", ".pyc")
+    return name.startswith((".", "#")) or name.endswith(endings) or name in ("__pycache__", "4913", "Thumbs.db")
+
+
+def digest(folders: list[Path], *others: str) -> str:
+    """Of every file in folders: their names and contents, not their times; and of ``others``."""
+    found = hashlib.sha256("\0".join(others).encode())
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
-                found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+            inside = path.relative_to(folder)
+            if path.is_file() and not any(map(is_dropping, inside.parts)):
+                found.update(f"{inside}\0".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
+def environment() -> list[str]:
+    """The interpreter and every installed package with its version."""
+    installed = {f"{one.name}=={one.version}" for one in importlib.metadata.distributions()}
+    return [sys.version, *sorted(installed)]
+
+
 def executed_pages() -> Path:
-    """The folder of pages executed with just the files that they read now. Older ones are removed."""
-    own = Path(os.environ.get("MEDYATE_RESULTS", ROOT / "results"))
+    """The folder of pages executed with just the files and packages that they use now. Older ones are removed."""
+    own = Path(os.environ.get("MEDYATE_RESULTS") or ROOT / "results").expanduser()
     folders = [*(ROOT / name for name in READ_BY_PAGES), own / "rankings", own / "runs"]
-    folder = ROOT / "build" / f"executed-{digest(folders)}"
+    folder = ROOT / "build" / f"executed-{digest(folders, *environment())}"
     for old in folder.parent.glob("executed-*"):
         if old != folder:
             shutil.rmtree(old)
@@ -47,10 +64,22 @@ def executed_pages() -> Path:
 
 
 def github() -> str | None:
-    """``https://github.com/owner/name`` where the checkout comes from GitHub."""
-    return github_address(
-        subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout
-    )
+    """``https://github.com/owner/name`` where the checkout comes from GitHub.
+
+    None without git, and where the checkout only lies in another repository, whose address is a stranger's.
+    """
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != ROOT:
+        return None
+    return github_address(git("remote", "get-url", "origin"))
 
 
 def github_address(remote: str) -> str | None:
@@ -60,7 +89,7 @@ def github_address(remote: str) -> str | None:
 
 def pages(source: Path) -> list[str]:
     """The pages in the contents, in their order, without ending."""
-    return re.findall(r"(?:file|root): (\S+)", (source / "_toc.yml").read_text())
+    return re.findall(r"(?:file|root): (\S+)", (source / "_toc.yml").read_text("utf-8"))
 
 
 def notebook(path: Path):
@@ -116,15 +145,18 @@ def student_source(folder: Path) -> Path:
     """The book's source for students, made anew: the same pages without solutions, and without the lecturers' page."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("book", "notebooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(ROOT / name, folder / name, ignore=lambda _, names: set(filter(is_dropping, names)))
     for name in ("_toc.yml", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy2(ROOT / name, folder / name)
-    (folder / "results").symlink_to(ROOT / "results")
+    for name in ("results", "tests"):  # pages link to records and show a test's reference
+        (folder / name).symlink_to(ROOT / name)
     for page in folder.glob("book/**/*.md"):
-        page.write_text(without_solutions(page.read_text()))
-    (folder / f"{LECTURERS}.md").unlink()
+        page.write_text(without_solutions(page.read_text("utf-8")), "utf-8")
+    for page in LECTURERS:
+        (folder / f"{page}.md").unlink()
     contents = folder / "_toc.yml"
-    contents.write_text(re.sub(rf"^ *- file: {LECTURERS}\n", "", contents.read_text(), flags=re.M))
+    left_out = rf"^ *- file: ({'|'.join(LECTURERS)})\n"
+    contents.write_text(re.sub(left_out, "", contents.read_text("utf-8"), flags=re.M), "utf-8")
     return folder
 
 
@@ -133,7 +165,7 @@ def config(kind: str, cache: Path, repository: str | None) -> dict:
 
     Launch buttons need a public repository. It has the solutions, so the student version has no buttons.
     """
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     settings["execute"]["cache"] = str(cache)
     extensions = settings["sphinx"]["local_extensions"]  # Jupyter Book looks for them beside the written file
     settings["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in extensions.items()}
@@ -161,13 +193,26 @@ def build(kind: str) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     settings = place / "_config.yml" if place != ROOT else ROOT / "build" / "_config.yml"
     chosen = config(kind, cache, github())
-    settings.write_text(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True))
+    settings.write_text(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True), "utf-8")
     source = student_source(place / "source") if kind == "student" else ROOT
     builder = "singlehtml" if kind == "pdf" else "html"
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", place]
-    command += ["--config", settings, "--toc", source / "_toc.yml", "--builder", builder, "-n", "-W", "--keep-going", "-q"]
+    command += [
+        "--config",
+        settings,
+        "--toc",
+        source / "_toc.yml",
+        "--builder",
+        builder,
+        "-n",
+        "-W",
+        "--keep-going",
+        "-q",
+    ]
     os.environ["OMP_NUM_THREADS"] = "1"  # the pages' numbers do not depend on the number of cores
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses ipywidgets on every page that imports torch
+    os.environ["PYTHONWARNINGS"] = (
+        "ignore:IProgress not found"  # tqdm misses ipywidgets on every page that imports torch
+    )
     execute(source, cache, chosen["execute"]["timeout"])
     done = subprocess.run(command, cwd=ROOT)
     if done.returncode:

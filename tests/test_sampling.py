@@ -128,7 +128,9 @@ def test_take_is_the_plain_loop_and_gives_back_only_latest_draws(case, shuffler)
     assert set(head) <= set(taken)
 
 
-@given(cases(most=12, dear=60), st.randoms(use_true_random=False), st.lists(st.integers(0, 40), min_size=12, max_size=12))
+@given(
+    cases(most=12, dear=60), st.randoms(use_true_random=False), st.lists(st.integers(0, 40), min_size=12, max_size=12)
+)
 @settings(max_examples=300, deadline=None)
 def test_take_with_overheads_is_the_plain_loop(case, shuffler, overheads):
     costs, _, budget = case
@@ -199,7 +201,9 @@ def test_order_is_a_permutation_with_zeros_last_and_the_generators_own(weights, 
 
 def test_seeds_differ():
     costs, weights = torch.full((200,), 10), torch.ones(200)
-    found = {tuple(sampling.sample(costs, weights, 500, torch.Generator().manual_seed(seed)).tolist()) for seed in range(20)}
+    found = {
+        tuple(sampling.sample(costs, weights, 500, torch.Generator().manual_seed(seed)).tolist()) for seed in range(20)
+    }
     assert len(found) == 20 and {len(one) for one in found} == {50}
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from medyate import costs, sampling, strategies
 from medyate.errors import InputError
 from medyate.ranking import Ranking
-from medyate.strategies import SearchSpace, Selection, Selector
+from medyate.selection import SearchSpace, Selection, Selector, search_layers
+from medyate.strategies import Needs
 
 # three layers of 4, 3 and 5 channels that cost 13, 9 and 21 each
 LAYERS = (
@@ -111,7 +112,11 @@ def test_never_selected_channels_keep_the_maximum_of_epoch_2():
 def test_norms_bring_channels_back():
     """A channel whose norm is far above the others' comes each epoch once it was seen; one of norm 0 never again."""
     # not seen in epoch 1, whose maximum all unseen ones would share
-    seed = next(seed for seed in range(99) if 0 not in selector(seed=seed, k=3, budget=45, fill="stop").select().channels.get("a", ()))
+    seed = next(
+        seed
+        for seed in range(99)
+        if 0 not in selector(seed=seed, k=3, budget=45, fill="stop").select().channels.get("a", ())
+    )
     ours = selector(seed=seed, k=3, budget=45, fill="stop")
     selection, hot_seen, cold_seen, hot_after = ours.select(), False, False, 0
     for _ in range(60):
@@ -119,7 +124,10 @@ def test_norms_bring_channels_back():
         cold_seen |= 1 in selection.channels.get("a", ())
         norms = {("a", 0): 1e6, ("a", 1): 0.0}
         selection = ours.select(
-            {name: torch.tensor([norms.get((name, c), 1.0) for c in chosen]) for name, chosen in selection.channels.items()}
+            {
+                name: torch.tensor([norms.get((name, c), 1.0) for c in chosen])
+                for name, chosen in selection.channels.items()
+            }
         )
         if hot_seen:
             assert 0 in selection.channels["a"]
@@ -162,7 +170,9 @@ def test_boosted_draws_unseen_channels_by_their_layers_metric():
     for index in set(range(12)) - chosen:
         layer_share = 1.0 if index < 4 else 1 / 8
         assert float(ours.norms[index]) == pytest.approx(largest * layer_share)
-    uniform = Selector(strategies.with_options(strategies.get("LaRa TraDy"), boosted=True), LAYERS, 30, generator(), ranking=flat, k=3)
+    uniform = Selector(
+        strategies.with_options(strategies.get("LaRa TraDy"), boosted=True), LAYERS, 30, generator(), ranking=flat, k=3
+    )
     assert uniform.first_weights.tolist() == [8.0] * 4 + [1.0] * 8
 
 
@@ -214,7 +224,11 @@ def whole_norms(seed=1):
 
 def test_largest_takes_the_largest_in_its_metric():
     norms = whole_norms()
-    flat = [(float(value), layer.channel_elements, layer.name, c) for layer in LAYERS for c, value in enumerate(norms[layer.name])]
+    flat = [
+        (float(value), layer.channel_elements, layer.name, c)
+        for layer in LAYERS
+        for c, value in enumerate(norms[layer.name])
+    ]
     for name, key in (("Det RGN", lambda item: item[0] / item[1]), ("LaRa Det Raw", lambda item: item[0])):
         ours = selector(name, k=None if name == "Det RGN" else 3)
         chosen, used = set(), 0
@@ -273,11 +287,11 @@ def test_baseline_head_only_and_scheme():
 def test_search_spaces_are_the_papers(name, order, layers):
     strategy = strategies.get(name)
     assert strategy.order == order
-    assert strategies.search_layers(strategy, LAYERS, RANKING, 15) == layers
+    assert search_layers(strategy, LAYERS, RANKING, 15) == layers
     if order:
-        assert strategies.search_layers(strategy, LAYERS, RANKING, 15, k=1) == layers[:1]
+        assert search_layers(strategy, LAYERS, RANKING, 15, k=1) == layers[:1]
         other = strategies.with_options(strategy, order="rgn" if order == "lara" else "lara")
-        assert strategies.search_layers(other, LAYERS, RANKING, 15, k=1) == (("a",) if order == "lara" else ("b",))
+        assert search_layers(other, LAYERS, RANKING, 15, k=1) == (("a",) if order == "lara" else ("b",))
 
 
 def test_search_space_maps_channels_there_and_back():
@@ -305,13 +319,16 @@ def test_what_a_selection_uses():
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([name for name, s in strategies.STRATEGIES.items() if s.samples or s.choice == "largest"]),
-    st.integers(9, 200), st.integers(0, 2**32), st.sampled_from(list(sampling.FILLS)),
-    st.one_of(st.none(), st.lists(st.integers(0, 5), min_size=3, max_size=3)), st.booleans(),
-)  # fmt: skip
+    st.sampled_from([name for name, one in strategies.STRATEGIES.items() if one.choice.searches]),
+    st.integers(9, 200),
+    st.integers(0, 2**32),
+    st.sampled_from(list(sampling.FILLS)),
+    st.one_of(st.none(), st.lists(st.integers(0, 5), min_size=3, max_size=3)),
+    st.booleans(),
+)
 def test_every_strategy_keeps_the_budget(name, budget, seed, fill, overheads, boosted):
     strategy = strategies.get(name)
-    if boosted and strategy.order and strategy.choice in ("uniform", "medyate"):
+    if boosted and strategy.order and strategy.choice in (strategies.UNIFORM, strategies.MEDYATE):
         strategy = strategies.with_options(strategy, boosted=True)
     extra = None if overheads is None else dict(zip("abc", overheads))
     try:
@@ -322,7 +339,7 @@ def test_every_strategy_keeps_the_budget(name, budget, seed, fill, overheads, bo
     random, selection = generator(seed), None
     for _ in range(4):
         norms = None
-        if strategy.needs_whole_gradient:
+        if strategy.needs(Needs.WHOLE_GRADIENT):
             norms = {layer.name: torch.rand(layer.channels, generator=random) for layer in LAYERS}
         elif selection is not None:
             norms = {n: torch.rand(len(c), generator=random) for n, c in selection.channels.items()}
@@ -332,11 +349,40 @@ def test_every_strategy_keeps_the_budget(name, budget, seed, fill, overheads, bo
         assert set(selection.channels) <= set(ours.ranked)
 
 
+@pytest.mark.parametrize("static, dynamic", [("Static TraDy", "TraDy"), ("Static Det RGN", "Det RGN")])
+def test_static_twins_choose_as_their_dynamic_ones_and_then_no_more(static, dynamic):
+    ours, other = selector(static), selector(dynamic)
+    chosen = []
+    for epoch in range(1, 6):
+        norms = {
+            layer.name: torch.arange(1.0, layer.channels + 1) ** (-epoch if epoch % 2 else epoch) for layer in LAYERS
+        }
+        whole = norms if other.strategy.needs(Needs.WHOLE_GRADIENT) else None
+        assert ours.needs_whole_gradient is (whole is not None and epoch == 1)
+        chosen.append(other.select(whole))
+        assert ours.select(whole if epoch == 1 else None) == chosen[0]
+    assert len(set(map(str, chosen))) > 1  # the dynamic one does choose anew
+    # and so does one that goes on from a checkpoint
+    again = selector(static)
+    again.load_state_dict(ours.state_dict())
+    assert not again.needs_whole_gradient and again.select() == chosen[0]
+
+
 def test_names_are_the_papers():
     assert list(strategies.STRATEGIES) == [
-        "SU", "Det RGN", "TraDy", "Prev MeDyate", "LaRa TraDy", "LaRa Det Raw", "LaRa Prob Raw", "LaRa MeDyate",
-        "Baseline", "Head only",
-    ]  # fmt: skip
+        "SU",
+        "Det RGN",
+        "TraDy",
+        "Prev MeDyate",
+        "LaRa TraDy",
+        "LaRa Det Raw",
+        "LaRa Prob Raw",
+        "LaRa MeDyate",
+        "Static TraDy",
+        "Static Det RGN",
+        "Baseline",
+        "Head only",
+    ]
     assert strategies.get("lara-medyate") is strategies.get("LaRa_MeDyate") is strategies.STRATEGIES["LaRa MeDyate"]
 
 
@@ -356,10 +402,16 @@ def test_names_are_the_papers():
         (lambda: selector("SU"), "needs the scheme's selection"),
         (lambda: selector(fill="all"), "unknown fill 'all'; allowed: skip, stop"),
         (lambda: Selector(strategies.get("TraDy"), LAYERS, 60, generator()), "needs a ranking"),
-        (lambda: strategies.with_options(strategies.get("SU"), order="lara"), "layer order 'lara' does not apply to strategy 'SU'"),
+        (
+            lambda: strategies.with_options(strategies.get("SU"), order="lara"),
+            "layer order 'lara' does not apply to strategy 'SU'",
+        ),
         (lambda: strategies.with_options(strategies.get("SU"), boosted=True), "boosted True does not apply"),
         (lambda: strategies.with_options(strategies.get("LaRa Det Raw"), boosted=True), "boosted True does not apply"),
-        (lambda: strategies.with_options(strategies.get("TraDy"), metric="norm"), "unknown metric 'norm'; allowed: raw, rgn"),
+        (
+            lambda: strategies.with_options(strategies.get("TraDy"), metric="norm"),
+            "unknown metric 'norm'; allowed: raw, rgn",
+        ),
         (lambda: strategies.with_options(strategies.get("TraDy"), order="prev"), "unknown layer order 'prev'"),
     ],
 )

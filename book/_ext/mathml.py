@@ -36,7 +36,8 @@ def visit_math_block(self, node: nodes.math_block) -> None:
     ids = f' id="{node["ids"][0]}"' if node["ids"] else ""
     self.body.append(f'<div class="formula"{ids}>{translate(node, block=True)}')
     if node.get("number"):
-        self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
+        number = get_node_equation_number(self, node)
+        self.body.append(f'<span class="eqno">{self.config.math_eqref_format.format(number=number)}')
         self.add_permalink_ref(node, "Link to this equation")
         self.body.append("</span>")
     self.body.append("</div>\n")

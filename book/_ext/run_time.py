@@ -44,12 +44,14 @@ def sentence(env, docname: str, processor: str) -> str:
     below = [seconds for page in pages if (seconds := seconds_of(env, page)) is not None]
     parts = [f"{say(own)} for the code of this page"] if own is not None else []
     if below:
-        parts.append(f"{say(sum(below))} for the {'notebook' if len(below) == 1 else f'{len(below)} notebooks'} of this part")
+        parts.append(
+            f"{say(sum(below))} for the {'notebook' if len(below) == 1 else f'{len(below)} notebooks'} of this part"
+        )
     return f"{', '.join(parts)}, on one thread of the machine that built this book ({processor})." if parts else ""
 
 
 def fill(app: Sphinx, doctree: nodes.document, _docname: str) -> None:
-    from medyate import runs
+    from medyate.runs import records as runs
 
     for node in list(doctree.findall(run_time)):
         text = sentence(app.env, node["docname"], runs.environment("cpu")["device"])

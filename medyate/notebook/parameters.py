@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from .. import networks, paper, schemes, strategies
+from .. import networks, strategies
 from ..errors import InputError, choose, whole
+from ..networks import schemes
+from ..paper import values as paper
+from ..runs import records
 
 MODES = {
     "recorded": "draw what was recorded; compute nothing",
@@ -15,39 +19,57 @@ MODES = {
     "fresh": "run everything anew, then draw",
 }
 ALL = "all"
+ABSENT: Any = object()  # the default of a parameter that a notebook does not have
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A notebook's parameters. Those that it does not have stay None; the others are checked.
+    """A notebook's parameters. Those that it does not have are None; the others are checked, a None that is given too.
 
     ``network``, ``task``, ``strategy``: registered names (or the paper's); ``networks``, ``tasks``:
-    a list of them, one text with commas, or ``"all"``. ``budget``: elements, or ``"all"`` for the network's tiers. ``epochs``:
-    warm-up not included, or ``"all"``. ``seeds``: one seed, several (``"0,42"`` or a list), or ``"all"``.
-    ``layer``: an index or a name. ``mode``: see :data:`MODES`. Raises :class:`InputError` in one
-    line that quotes the value and lists what is allowed.
+    a list of them, one text with commas, or ``"all"``. ``budget``: elements, or ``"all"`` for the network's tiers.
+    ``epochs``: warm-up not included, or ``"all"``. ``seeds``: one seed, several (``"0,42"`` or a list), or ``"all"``.
+    ``layer``: an index or a name. ``protocol``: how the runs were made, by a name of
+    :data:`medyate.sweeps.protocols.PROTOCOLS`. ``ranking``: a recorded ranking's name, or ``"declared"``. ``mode``:
+    see :data:`MODES`. Raises :class:`InputError` in one line that quotes the value and lists what is allowed.
     """
 
     notebook: str
-    network: str | None = None
-    networks: str | Sequence[str] | None = None
-    task: str | None = None
-    tasks: str | Sequence[str] | None = None
-    strategy: str | None = None
-    budget: int | str | None = None
-    epochs: int | str | None = None
-    seeds: int | str | Sequence[int] | None = None
-    layer: int | str | None = None
-    mode: str | None = None
+    network: str | None = ABSENT
+    networks: str | Sequence[str] | None = ABSENT
+    task: str | None = ABSENT
+    tasks: str | Sequence[str] | None = ABSENT
+    strategy: str | None = ABSENT
+    budget: int | str | None = ABSENT
+    epochs: int | str | None = ABSENT
+    seeds: int | str | Sequence[int] | None = ABSENT
+    layer: int | str | None = ABSENT
+    protocol: str | None = ABSENT
+    ranking: str | None = ABSENT
+    mode: str | None = ABSENT
+    absent: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self):
         checks = {
-            "network": _network, "networks": _networks, "task": _task, "tasks": _tasks, "strategy": _strategy, "budget": _budget,
-            "epochs": _epochs, "seeds": _seeds, "layer": _layer, "mode": _mode,
-        }  # fmt: skip
-        given = {name: getattr(self, name) for name in checks if getattr(self, name) is not None}
-        for name, value in given.items():
-            object.__setattr__(self, name, checks[name](value))
+            "network": _network,
+            "networks": _networks,
+            "task": _task,
+            "tasks": _tasks,
+            "strategy": _strategy,
+            "budget": _budget,
+            "epochs": _epochs,
+            "seeds": _seeds,
+            "layer": _layer,
+            "protocol": _protocol,
+            "ranking": _ranking,
+            "mode": _mode,
+        }
+        values = {name: getattr(self, name) for name in checks}
+        # papermill's -p NAME None gives None, which is not the same as no such parameter
+        absent = {name for name, value in values.items() if value is ABSENT or value is None and name in self.absent}
+        object.__setattr__(self, "absent", frozenset(absent))
+        for name, value in values.items():
+            object.__setattr__(self, name, None if name in absent else checks[name](value))
         if isinstance(self.budget, int) and self.network is not None:
             _enough(self.budget, self.network)
         if self.runs:
@@ -59,7 +81,8 @@ class Parameters:
 
         if self.tasks == ALL:
             raise InputError(
-                f"tasks {ALL!r} cannot be run in mode {self.mode!r}; allowed: names with commas between, of {', '.join(tasks.TASKS)}"
+                f"tasks {ALL!r} cannot be run in mode {self.mode!r}; allowed: names with commas between, of "
+                f"{', '.join(tasks.TASKS)}"
             )
         for task in self.tasks or (self.task,):
             if task is not None:
@@ -82,18 +105,22 @@ class Parameters:
         others = networks.get(network).budgets or (27_946,)
         return tuple(schemes.PRINTED_BUDGETS.get(network, dict(enumerate(others))).values())
 
+    def _values(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "absent"}
+
     def described(self) -> str:
         """The parameters in words, for a sentence."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)[1:] if field.name != "mode"}
+        values = {name: value for name, value in self._values().items() if name not in ("notebook", "mode")}
         shown = {
             name: ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            for name, value in values.items() if value is not None
-        }  # fmt: skip
+            for name, value in values.items()
+            if value is not None
+        }
         return ", ".join(f"{name} {value}" for name, value in shown.items())
 
     def command(self, mode: str = "missing", **changes) -> str:
         """The command that runs this notebook with these parameters, but for ``changes``."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = self._values()
         values |= {"mode": mode if self.mode is not None else None} | changes
         words = ["medyate", values.pop("notebook")]
         for name, value in values.items():
@@ -115,38 +142,43 @@ def _network(value) -> str:
 
 
 def _networks(value) -> str | tuple[str, ...]:
-    return _several(value, "networks", _network, list(networks.NETWORKS))
+    return _several(value, "networks", _network, lambda: list(networks.NETWORKS))
 
 
-def _several(value, what: str, check, allowed: Sequence[str]) -> str | tuple[str, ...]:
+def _several(value, what: str, check, allowed: Callable[[], Sequence[str]]) -> str | tuple[str, ...]:
     if value == ALL:
         return ALL
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names:
-        raise InputError(f"{what} {value!r} is no list of names; allowed: {ALL!r}, {', '.join(allowed)}")
+        raise InputError(f"{what} {value!r} is no list of names; allowed: {ALL!r}, {', '.join(allowed())}")
     return tuple(dict.fromkeys(check(name) for name in names))
 
 
 def known_tasks() -> list[str]:
     """Tasks that a page can speak of without any data: registered ones, the paper's and cuts of
     them, and all that something was recorded on."""
-    from .. import runs, tasks
+    from .. import tasks
 
-    recorded = {str(name) for kind in ("run", "rank") for name in runs.table(kind).get("task", [])}
-    return list(dict.fromkeys([*tasks.TASKS, *paper.TASKS, *sorted(recorded)]))
+    return list(dict.fromkeys([*tasks.TASKS, *paper.TASKS, *_recorded_tasks()]))
+
+
+def _recorded_tasks() -> list[str]:
+    return sorted({str(record["config"]["task"]) for record in records.every() if record["status"] == "finished"})
 
 
 def _task(value) -> str:
-    from .. import tasks
+    if not isinstance(value, str):
+        _text(value, "task", ", ".join(known_tasks()))
+    known = {name.lower(): name for name in (*paper.TASKS, *_recorded_tasks())}
+    if value.lower() in known:
+        return known[value.lower()]
+    from .. import tasks  # with torch
 
-    _text(value, "task", ", ".join(known_tasks()))
-    known = {name.lower(): name for name in known_tasks()}
-    # what is neither registered nor recorded must be found on disk
-    return known.get(value.lower()) or tasks.get(value).name
+    return tasks.get(value).name  # what is neither the paper's nor recorded is registered, or found on disk
 
 
 def _tasks(value) -> str | tuple[str, ...]:
-    return _several(value, "tasks", _task, known_tasks())
+    return _several(value, "tasks", _task, known_tasks)
 
 
 def _strategy(value) -> str:
@@ -185,7 +217,9 @@ def _seeds(value) -> str | tuple[int, ...]:
         seeds = [int(part) for part in value.split(",")]  # papermill's -p has no lists
     fine = isinstance(seeds, (list, tuple)) and seeds
     if not fine or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
-        raise InputError(f"seeds {value!r} are not seeds; allowed: an integer of at least 0, several as in '0,42', or {ALL!r}")
+        raise InputError(
+            f"seeds {value!r} are not seeds; allowed: an integer of at least 0, several as in '0,42', or {ALL!r}"
+        )
     return tuple(dict.fromkeys(seeds))
 
 
@@ -195,16 +229,23 @@ def _layer(value) -> int | str:
     return value
 
 
+def _protocol(value) -> str:
+    from ..sweeps import protocols
+
+    return protocols.get(_text(value, "protocol", ", ".join(protocols.PROTOCOLS))).name
+
+
+def _ranking(value) -> str:
+    return _text(value, "ranking", "declared, or a recorded ranking by name")
+
+
 def _mode(value) -> str:
     return choose(_text(value, "mode", ", ".join(MODES)), MODES, "mode")
 
 
 def backbone(network: str) -> tuple:
     """The :class:`medyate.costs.Layer` of a network at its resolution, without any weight file."""
-    from .. import config
-
-    found = networks.get(network)
-    return config._backbone(found.name, "random", found.resolution, "eq4")
+    return networks.backbone(network)
 
 
 def tier_budgets(network: str) -> tuple[int, ...]:

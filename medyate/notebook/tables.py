@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import paper, strategies
+from .. import strategies
+from ..paper import values as paper
 from .parameters import ALL, Parameters
 from .recorded import strategy_runs
 
@@ -26,13 +27,26 @@ def paper_table(number: int, config: Parameters) -> pd.DataFrame:
     order = list(dict.fromkeys(frame.task))
     wide = frame.assign(
         text=text,
-        note=["repeats D-Full Random" if repeated else "" for repeated in frame.repeated],
+        place=[
+            f"{place}, repeats D-Full Random" if again else place for place, again in zip(frame.place, frame.repeated)
+        ],
         strategy=frame.strategy.astype("category").cat.set_categories(kept, ordered=True),
-    ).pivot(index=["network", "budget_elements", "strategy", "place", "note"], columns="task", values="text")
+    ).pivot(index=["network", "budget_elements", "strategy", "place"], columns="task", values="text")
     wide = wide[order].sort_index().reset_index().rename_axis(None, axis=1)
-    if not wide.note.any():
-        wide = wide.drop(columns="note")
     return wide.astype({"strategy": str}).rename(columns={"budget_elements": "budget (elements)", "place": "from"})
+
+
+def curves_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of runs over K, those of series with two K or more; none where only one curve is left: nothing to compare."""
+    if runs.empty:
+        return runs
+    several = runs[runs.groupby("series").layers.transform("nunique") > 1]
+    return several if several.series.nunique() > 1 else several.iloc[:0]
+
+
+def one_way(tests: pd.DataFrame) -> pd.DataFrame:
+    """Of the tests of all ordered pairs, the half whose row is ahead of its column: the reverse has 1 - p."""
+    return tests[tests.difference > 0].sort_values("p").reset_index(drop=True)
 
 
 def our_table(number: int, config: Parameters) -> pd.DataFrame:
@@ -43,7 +57,7 @@ def our_table(number: int, config: Parameters) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from ..stats import estimate
+    from ..paper.stats import estimate
 
     frame = strategy_runs(config, number)
     if frame.empty:
@@ -60,11 +74,27 @@ def our_table(number: int, config: Parameters) -> pd.DataFrame:
         value = theirs.get((*key, strategy, paper.TASKS.get(task)))
         rows.append(
             {
-                "network": network, "task": task, "budget (elements)": None if budget != budget else int(budget),
-                "epochs": int(epochs), "strategy": strategy, "top-1 (%)": ours.mean, "95 % low": ours.low,
-                "95 % high": ours.high, "n": ours.n, "paper's task": paper.TASKS.get(task) or "–", "paper (%)": value,
+                "network": network,
+                "task": task,
+                "budget (elements)": None if budget != budget else int(budget),
+                "epochs": int(epochs),
+                "strategy": strategy,
+                "top-1 (%)": ours.mean,
+                "95 % low": ours.low,
+                "95 % high": ours.high,
+                "n": ours.n,
+                "paper's task": paper.task_label(task) or "–",
+                "paper (%)": value,
                 "difference": None if value is None else ours.mean - value,
             }
-        )  # fmt: skip
-    rows.sort(key=lambda row: (row["network"], row["task"], row["epochs"], row["budget (elements)"] or 10**12, rank[row["strategy"]]))
+        )
+    rows.sort(
+        key=lambda row: (
+            row["network"],
+            row["task"],
+            row["epochs"],
+            row["budget (elements)"] or 10**12,
+            rank[row["strategy"]],
+        )
+    )
     return pd.DataFrame(rows).astype({"budget (elements)": "Int64"})

@@ -4,98 +4,20 @@
 >>> for images, labels in data.batches("train", 32, generator=generator, augment=True):
 ...     ...
 
-``listing``, ``fetch`` and ``check`` say what there is, download it, and check what is here.
+``listing``, ``fetch`` and ``check`` say what there is, download it, and check what is here. The registry is read
+without torch; ``load`` and what it gives import it.
 """
 
-from collections.abc import Callable
+import importlib
 
-import torch
-
-from ..errors import InputError, whole
-from . import cache
-from .data import ImageData, Split, TextData, TextSplit
 from .fetch import check, fetch, listing
-from .registry import TASKS, Task, get
-from .text import LENGTH
+from .registry import PACKS, TASKS, Task, fingerprint, get, short
 
-__all__ = [
-    "TASKS",
-    "Data",
-    "ImageData",
-    "Split",
-    "Task",
-    "TextData",
-    "TextSplit",
-    "check",
-    "fetch",
-    "get",
-    "listing",
-    "load",
-]
-
-#: The short side of a kept training image is at most this many times the resolution.
-KEPT_RESOLUTIONS = 1.5
-
-Data = ImageData
+_LATER = {"load": "loading", **dict.fromkeys(("ImageData", "Split", "TextData", "TextSplit"), "data")}
+__all__ = [*_LATER, "PACKS", "TASKS", "Task", "check", "fetch", "fingerprint", "get", "listing", "short"]
 
 
-def load(
-    name: str | Task,
-    *,
-    resolution: int = 128,
-    progress: Callable[[int, int], None] | None = None,
-) -> ImageData | TextData:
-    """Load a task by name (see :func:`get`).
-
-    resolution: of image batches, in pixels; progress: called with the number of images decoded so
-    far and in all, while images are decoded.
-
-    Images are decoded on the first call and memory-mapped from then on. The short side of a
-    training image is reduced to at most 1.5 times the resolution (192 pixels at the paper's 128);
-    smaller images stay as they are. So where a data set has larger images, crops of less than half
-    the area are softer than crops of the originals; in return all of Food-101 takes 11 GB of disk.
-    Evaluation images are computed from the originals.
-
-    Raises InputError where data are missing, damaged, or not of the task's sizes.
-    """
-    whole(resolution, "resolution", 8, 1024)
-    task = name if isinstance(name, Task) else get(name)
-    if task.kind == "text":
-        return _texts(task)
-    recipe = cache.Recipe(resolution, round(KEPT_RESOLUTIONS * resolution), task.resize)
-    decoded = cache.decoded(task.source, recipe, lambda found: _check(task, found), progress)
-    return ImageData(
-        name=task.name,
-        classes=list(decoded.classes),
-        resolution=resolution,
-        train=Split(decoded.train_labels),
-        test=Split(decoded.test_labels),
-        resize=task.resize,
-        augmentation=task.augmentation,
-        decoded=decoded,
-    )
-
-
-def _texts(task: Task) -> TextData:
-    task.source.digest()  # verifies the files
-    found = task.source.read()
-    _check(task, found)
-
-    def split(rows) -> TextSplit:
-        return TextSplit(torch.tensor([label for _, label in rows]), [texts for texts, _ in rows])
-
-    return TextData(task.name, list(found.classes), LENGTH, split(found.train), split(found.test))
-
-
-def _check(task: Task, found) -> None:
-    """Whether classes and splits have the sizes that the task is known to have."""
-    for what, have, allowed in (
-        ("classes", len(found.classes), task.classes),
-        ("training examples", len(found.train), task.train_size),
-        ("test examples", len(found.test), task.test_size),
-    ):
-        if have == 0 or allowed not in (None, have):
-            raise InputError(
-                f"task {task.name!r} has {have:,} {what}; "
-                f"allowed: {'at least 1' if allowed is None else f'{allowed:,}'}"
-            )
+def __getattr__(name: str):
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

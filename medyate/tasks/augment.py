@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .registry import Augmentation
+
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 
 #: Weights of R, G, B in the grey value (ITU-R 601, as in torchvision).
@@ -29,20 +31,6 @@ GREY = (0.2989, 0.587, 0.114)
 
 #: Attempts at a crop box before the central one is taken, as in torchvision.
 ATTEMPTS = 10
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is drawn for a training image. The defaults are the paper's.
-
-    scale: range of the crop's share of the area; ratio: range of its width / height;
-    flip: probability of a horizontal flip; jitter: factors are uniform in [1 - jitter, 1 + jitter].
-    """
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -74,9 +62,7 @@ class Draws:
         return Draws(*(column.to(device) for column in numbers))
 
 
-def draw(
-    heights: Tensor, widths: Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> Draws:
+def draw(heights: Tensor, widths: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Draws:
     """Draw for N images of ``heights`` x ``widths`` pixels (int64 [N], on the CPU)."""
     count = len(heights)
 
@@ -98,12 +84,7 @@ def draw(
     central_width = torch.minimum(width, (height * high).round())
     central_height = torch.minimum(height, (width / low).round())
     central = torch.cat(
-        (
-            ((height - central_height) / 2).floor(),
-            ((width - central_width) / 2).floor(),
-            central_height,
-            central_width,
-        ),
+        (((height - central_height) / 2).floor(), ((width - central_width) / 2).floor(), central_height, central_width),
         1,
     )
     boxes = torch.cat((top, left, box_height, box_width), 1)
@@ -123,14 +104,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)[0]
 
 
-def augment_one(
-    image: Tensor,
-    box: list[int],
-    flip: bool,
-    factors: list[float],
-    order: list[int],
-    out: Tensor,
-) -> None:
+def augment_one(image: Tensor, box: list[int], flip: bool, factors: list[float], order: list[int], out: Tensor) -> None:
     """Crop, flip, jitter and normalise one uint8 image [H, W, 3] into ``out`` [3, R, R].
 
     ``out`` may have any strides: the work is done on planes, the layout that is quickest here.

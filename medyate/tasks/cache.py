@@ -11,10 +11,7 @@ It is written under a temporary name and renamed when complete. A data set that 
 another digest, hence another folder; old folders may be deleted at any time.
 """
 
-import contextlib
-import io
 import json
-import os
 import shutil
 import uuid
 import warnings
@@ -30,10 +27,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import paths
+from .pixels import Picture, decode
 from .sources import Sample, Samples
 
 #: Part of every key: raise it whenever the bytes in a folder change their meaning.
-VERSION = 1
+VERSION = 2
+#: How many images that cannot be used are named.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,6 @@ class Decoded:
     test_labels: Tensor
 
 
-def folder() -> Path:
-    """Where decoded images are kept: ``MEDYATE_CACHE``, else the user's cache folder."""
-    chosen = os.environ.get("MEDYATE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("medyate")) / "decoded"
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How images are decoded: see the top of this module. resize: "crop" or "square"."""
@@ -74,10 +65,7 @@ class Recipe:
 
 
 def decoded(
-    source,
-    recipe: Recipe,
-    check: Callable[[Samples], None],
-    progress: Callable[[int, int], None] | None = None,
+    source, recipe: Recipe, check: Callable[[Samples], None], progress: Callable[[int, int], None] | None = None
 ) -> Decoded:
     """Return ``source`` decoded, from the cache where it is there, else decode it now.
 
@@ -85,8 +73,8 @@ def decoded(
     progress: called with the numbers of images decoded and in all.
     """
     key = json.dumps([VERSION, source.digest(), *astuple(recipe)])
-    name = f"{source.name}-{recipe.resolution}-{sha256(key.encode()).hexdigest()[:16]}"
-    place = folder() / name
+    name = f"{_short(source.name)}-{recipe.resolution}-{sha256(key.encode()).hexdigest()[:16]}"
+    place = paths.cache() / name
     if not place.is_dir():
         try:
             _make(source, recipe, check, progress, place)
@@ -94,8 +82,13 @@ def decoded(
             raise InputError(
                 f"decoding task {source.name!r} into {str(place.parent)!r} failed: {error}; "
                 f"MEDYATE_CACHE can name another folder"
-            ) from None
+            ) from error
     return _open(place, recipe.resolution)
+
+
+def _short(name: str) -> str:
+    """A name for people to recognise in a file's name, which file systems bound to 255 bytes or less."""
+    return name.encode("utf-8", "backslashreplace")[:48].decode("utf-8", "ignore")
 
 
 def _make(source, recipe: Recipe, check, progress, place: Path) -> None:
@@ -104,9 +97,11 @@ def _make(source, recipe: Recipe, check, progress, place: Path) -> None:
     temporary.mkdir()  # with everyone's usual rights, unlike one from tempfile
     try:
         _write(source, recipe, check, progress, temporary)
-        # Another process may have been quicker; its folder holds the same bytes.
-        with contextlib.suppress(OSError):
+        try:
             temporary.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another process was quicker; its folder holds the same bytes
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -114,8 +109,7 @@ def _make(source, recipe: Recipe, check, progress, place: Path) -> None:
 def _open(place: Path, resolution: int) -> Decoded:
     index = np.load(place / "index.npz", allow_pickle=False)
     heights, widths, train_labels, test_labels = (
-        torch.from_numpy(index[name])
-        for name in ("heights", "widths", "train_labels", "test_labels")
+        torch.from_numpy(index[name]) for name in ("heights", "widths", "train_labels", "test_labels")
     )
     sizes = heights * widths * 3
     train = _map(place / "train.u8", int(sizes.sum()))
@@ -135,40 +129,56 @@ def _open(place: Path, resolution: int) -> Decoded:
 def _map(path: Path, size: int) -> Tensor:
     if path.stat().st_size != size:
         raise InputError(f"{str(path)!r} is damaged; delete its folder, and it is decoded again")
-    # Private: a write into the tensor would never reach the file.
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    if size == 0:
+        return torch.empty(0, dtype=torch.uint8)
+    try:
+        # Private: a write into the tensor would never reach the file.
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError:  # some file systems map no files
+        return torch.from_numpy(np.fromfile(path, np.uint8))
 
 
 def _write(source, recipe: Recipe, check, progress, place: Path) -> None:
     from PIL import Image
 
-    def kept(sample: Sample) -> tuple[np.ndarray, bytes]:
-        image, digest = _read(sample)
+    def kept(image) -> np.ndarray:
         short = min(image.size)
         if short > recipe.kept_side:
             size = [round(side * recipe.kept_side / short) for side in image.size]
             image = image.resize(size, Image.Resampling.BILINEAR)
-        return np.asarray(image), digest
+        return np.asarray(image)
 
-    def evaluated(sample: Sample) -> tuple[np.ndarray, bytes]:
-        image, digest = _read(sample)
-        return evaluation_view(image, recipe.resolution, recipe.resize).transpose(2, 0, 1), digest
+    def evaluated(image) -> np.ndarray:
+        return evaluation_view(image, recipe.resolution, recipe.resize).transpose(2, 0, 1)
 
     samples = source.read()
     check(samples)
     classes, train, test = samples
-    shapes, digests, done = [], {}, 0
+    shapes, digests, peaks, bad, done = [], {}, [], [], 0
     for split, samples, view in (("train", train, kept), ("test", test, evaluated)):
         with (place / f"{split}.u8").open("wb") as file:
-            for sample, (pixels, digest) in zip(samples, _in_order(view, samples), strict=True):
+            for sample, found in zip(samples, _in_order(view, samples), strict=True):
+                done += 1
+                if progress is not None:
+                    progress(done, len(train) + len(test))
+                if isinstance(found, InputError):
+                    bad.append(found)
+                    continue
+                pixels, digest, peak = found
                 file.write(np.ascontiguousarray(pixels))
                 digests.setdefault(digest, []).append((split, sample))
                 if split == "train":
                     shapes.append(pixels.shape)
-                done += 1
-                if progress is not None:
-                    progress(done, len(train) + len(test))
+                if peak is not None:
+                    peaks.append(peak)
+    _refuse(source.name, bad)
     _warn_of_duplicates(source.name, digests)
+    if peaks and max(peaks) <= 1 / 8:
+        warnings.warn(
+            f"task {source.name!r}: {len(peaks):,} images of 16 bits use no value above {100 * max(peaks):.0f} % of "
+            f"their range, so they are nearly black; scale values of fewer bits to 16 before",
+            stacklevel=2,
+        )
     np.savez(
         place / "index.npz",
         heights=np.array([height for height, _, _ in shapes], dtype=np.int64),
@@ -179,30 +189,49 @@ def _write(source, recipe: Recipe, check, progress, place: Path) -> None:
     (place / "classes.json").write_text(json.dumps(list(classes)), "utf-8")
 
 
+def _refuse(name: str, bad: list[InputError]) -> None:
+    if len(bad) == 1:
+        raise bad[0]
+    if bad:
+        more = "; .." if len(bad) > NAMED else ""
+        named = "; ".join(str(one) for one in bad[:NAMED])
+        raise InputError(f"task {name!r}: {len(bad):,} images cannot be used: {named}{more}")
+
+
 def _in_order(view: Callable, samples: list[Sample], ahead: int = 64) -> Iterator:
-    """Like ``map(view, samples)`` on threads, with at most ``ahead`` results waiting."""
+    """Of each sample (pixels, digest of its bytes, peak), or the error that says why not.
+
+    Read and viewed on threads, with at most ``ahead`` results waiting.
+    """
+
+    def read(sample: Sample):
+        try:
+            picture, digest = _read(sample)
+        except InputError as error:
+            return error
+        return view(picture.image), digest, picture.peak
+
     with ThreadPoolExecutor() as pool:
         waiting = []
         for sample in samples:
-            waiting.append(pool.submit(view, sample))
+            waiting.append(pool.submit(read, sample))
             if len(waiting) > ahead:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
 
 
-def _read(sample: Sample):
-    """A sample as an RGB image of PIL, and the digest of its bytes."""
-    from PIL import Image
-
-    content = sample.read()
-    if isinstance(content, np.ndarray):
-        return Image.fromarray(content), sha256(content.tobytes()).digest()
+def _read(sample: Sample) -> tuple[Picture, bytes]:
+    """A sample's picture, and the digest of its bytes."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB"), sha256(content).digest()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{sample.name!r} is not a readable image: {error}") from None
+        content = sample.read()
+    except OSError as error:
+        raise InputError(f"{sample.name!r} cannot be read: {error.strerror}") from None
+    if isinstance(content, np.ndarray):
+        from PIL import Image
+
+        return Picture(Image.fromarray(content)), sha256(content.tobytes()).digest()
+    return decode(content, sample.name), sha256(content).digest()
 
 
 def evaluation_view(image, resolution: int, resize: str) -> np.ndarray:

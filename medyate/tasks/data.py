@@ -143,12 +143,7 @@ class ImageData:
             yield normalise_(some.float()), labels[start : start + batch_size]
 
     def _train_batches(
-        self,
-        order: Tensor,
-        draws: Draws | None,
-        batch_size: int,
-        device: torch.device,
-        layout: torch.memory_format,
+        self, order: Tensor, draws: Draws | None, batch_size: int, device: torch.device, layout: torch.memory_format
     ):
         for start in range(0, len(order), batch_size):
             rows = slice(start, start + batch_size)
@@ -177,9 +172,7 @@ class ImageData:
         start, height, width = int(d.starts[index]), int(d.heights[index]), int(d.widths[index])
         return d.train[start : start + height * width * 3].view(height, width, 3)
 
-    def _augmented_on_cpu(
-        self, indices: Tensor, draws: Draws, layout: torch.memory_format
-    ) -> Tensor:
+    def _augmented_on_cpu(self, indices: Tensor, draws: Draws, layout: torch.memory_format) -> Tensor:
         out = self._empty(len(indices), layout)
         self._augment_on_cpu(indices, draws, [out])
         return out

@@ -67,4 +67,8 @@ def _public(owner: object) -> list[tuple[str, object]]:
     # A package may load a public submodule only when it is asked for: else the task would depend on who has asked.
     for name in getattr(owner, "__all__", ()):
         getattr(owner, name, None)
-    return [(name, thing) for name, thing in sorted(vars(owner).items(), key=lambda item: item[0]) if not name.startswith("_")]
+    return [
+        (name, thing)
+        for name, thing in sorted(vars(owner).items(), key=lambda item: item[0])
+        if not name.startswith("_")
+    ]

@@ -1,12 +1,13 @@
 """Downloads that resume, and what is here, missing or damaged."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import files
 from ..errors import InputError
-from ..files import RemoteFile
+from ..files import fetch as files
+from ..files.fetch import RemoteFile
 from . import registry
 from .official import missing, verify
 
@@ -40,7 +41,15 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
 
 def _download(task: registry.Task, file: RemoteFile, progress: bool) -> Path:
     folder = files.cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # mode bits do not tell of a read-only file system
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {str(folder)!r} ({error.strerror}), where downloads go; allowed: another cache folder "
+            f"by XDG_CACHE_HOME, or {file.name!r} in a folder that MEDYATE_DATA names"
+        ) from error
     part, failures = folder / f"{file.name}.part", []
     for url in file.urls:
         try:
@@ -49,7 +58,7 @@ def _download(task: registry.Task, file: RemoteFile, progress: bool) -> Path:
             verify(file, part)
         except InputError as error:
             # Whatever these bytes are, they are no beginning of the file.
-            part.unlink()
+            part.unlink(missing_ok=True)
             failures.append(f"{url}: {error}")
         except OSError as error:  # those of requests among them
             failures.append(f"{url}: {type(error).__name__} {str(error)[:120]}")
@@ -142,10 +151,7 @@ def listing() -> list[dict]:
             if place.name not in known and name not in registry.TASKS:
                 own.setdefault(name, place)
     for name, place in own.items():
-        rows.append(
-            dict.fromkeys(rows[0])
-            | {"name": name, "description": f"found as {place.name}", "present": True}
-        )
+        rows.append(dict.fromkeys(rows[0]) | {"name": name, "description": f"found as {place.name}", "present": True})
     return rows
 
 
@@ -172,10 +178,7 @@ def check() -> list[dict]:
         if here is None:
             wanted += [(task.name, file) for file in task.source.downloads]
         else:
-            wanted += [
-                (task.name, known.get(name, RemoteFile(place.name, "")))
-                for name, place in here.items()
-            ]
+            wanted += [(task.name, known.get(name, RemoteFile(place.name, ""))) for name, place in here.items()]
     for network in networks.NETWORKS.values():
         wanted += [(network.name, file) for file in (*network.files.values(), network.tokenizer) if file is not None]
     rows = []

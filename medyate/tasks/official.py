@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files as data_files
 from ..errors import InputError
-from ..files import RemoteFile
-from .sources import Files, Sample, Samples, content_digest, file_digest, top_folder, tree
+from ..files import fetch as data_files
+from ..files.archives import Files, content_digest, file_digest, top_folder, tree
+from ..files.fetch import RemoteFile
+from .sources import Sample, Samples
 
 #: Top folders that the readers below know; any other single top folder is stripped.
 TOPS = ("images", "annotations", "meta", "jpg", "train2014", "val2014")
@@ -78,12 +79,8 @@ class OfficialSource:
             if place.is_dir() or place.name.endswith(ARCHIVE_SUFFIXES):
                 found = tree(place)
                 # CUB's archive has a file beside its one folder.
-                top = top_folder([path for path in found if "/" in path], *TOPS)
-                files |= {
-                    path.removeprefix(top): read
-                    for path, read in found.items()
-                    if path.startswith(top)
-                }
+                top = top_folder((path for path in found if "/" in path), TOPS.__contains__)
+                files |= {path.removeprefix(top): read for path, read in found.items() if path.startswith(top)}
             else:
                 files[name] = place.read_bytes
         return self.parse(files)
@@ -92,8 +89,7 @@ class OfficialSource:
 def missing(task: str, downloads: tuple[RemoteFile, ...], folder: str = "") -> str:
     """What to put where, in one line."""
     wanted = "; ".join(
-        f"{file.name} from {' or '.join(file.urls)} (SHA-256 {file.sha256 or 'not published'})"
-        for file in downloads
+        f"{file.name} from {' or '.join(file.urls)} (SHA-256 {file.sha256 or 'not published'})" for file in downloads
     )
     unpacked = f", or the unpacked folder {folder!r}" if folder else ""
     return (
@@ -106,10 +102,7 @@ def verify(file: RemoteFile, place: Path) -> None:
     """Raise InputError unless ``place`` has the SHA-256 of ``file`` (or its size, if none exists)."""
     if not file.sha256:
         if place.stat().st_size != file.size_bytes:
-            raise InputError(
-                f"{str(place)!r} is damaged: {place.stat().st_size:,} bytes; "
-                f"allowed: {file.size_bytes:,}"
-            )
+            raise InputError(f"{str(place)!r} is damaged: {place.stat().st_size:,} bytes; allowed: {file.size_bytes:,}")
     elif not (found := file_digest(place)).startswith(file.sha256):
         raise InputError(f"{str(place)!r} is damaged: SHA-256 {found}; allowed: {file.sha256}")
 
@@ -223,10 +216,7 @@ class _CifarUnpickler(pickle.Unpickler):
             ("numpy", "dtype"): np.dtype,
             ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
         }
-        if name == "_reconstruct" and module in (
-            "numpy.core.multiarray",
-            "numpy._core.multiarray",
-        ):
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             return np.ndarray.__reduce__(np.empty(0))[0]
         if (module, name) not in allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
@@ -247,9 +237,7 @@ def _cifar_pickle(content: bytes) -> dict:
 def cub(files: Files) -> Samples:
     """Caltech-UCSD Birds with its official split."""
     names = _pairs(files, "classes.txt")
-    classes = tuple(
-        names[str(number)] for number in range(1, len(names) + 1) if str(number) in names
-    )
+    classes = tuple(names[str(number)] for number in range(1, len(names) + 1) if str(number) in names)
     if len(classes) != len(names) or not names:
         raise InputError("'classes.txt' does not number its classes from 1 on")
     labels = _pairs(files, "image_class_labels.txt")
@@ -348,8 +336,7 @@ def pets(files: Files) -> Samples:
     if sorted(breeds) != list(range(len(breeds))):
         raise InputError("the labels of the pets are not numbered from 1 on")
     train, test = (
-        [Sample(name, label, _reader(files, f"images/{name}.jpg")) for name, label in split]
-        for split in splits
+        [Sample(name, label, _reader(files, f"images/{name}.jpg")) for name, label in split] for split in splits
     )
     _distinct(train, test)
     return Samples(classes, train, test)
@@ -485,8 +472,7 @@ MINIVAL = remote(
     "mscoco_minival_ids.txt",
     54_864,
     "",
-    "https://raw.githubusercontent.com/tensorflow/models/master/research/object_detection/data/"
-    "mscoco_minival_ids.txt",
+    "https://raw.githubusercontent.com/tensorflow/models/master/research/object_detection/data/mscoco_minival_ids.txt",
 )
 COCO = (
     remote(

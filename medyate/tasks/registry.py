@@ -4,14 +4,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files
 from ..errors import InputError
+from ..files import fetch as files
 from . import official, text
-from .augment import Augmentation
 from .digits import DigitsSource
 from .docstrings import DocstringSource
 from .official import OfficialSource
 from .sources import FolderSource
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn for a training image. The defaults are the paper's.
+
+    scale: range of the crop's share of the area; ratio: range of its width / height;
+    flip: probability of a horizontal flip; jitter: factors are uniform in [1 - jitter, 1 + jitter].
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -60,11 +73,7 @@ TASKS: dict[str, Task] = {
         Task(
             "cifar-10",
             "32x32 photos of ten kinds of things and animals; official split",
-            OfficialSource(
-                "cifar-10",
-                official.cifar(10),
-                ((official.CIFAR10_BINARY,), (official.CIFAR10_PYTHON,)),
-            ),
+            OfficialSource("cifar-10", official.cifar(10), ((official.CIFAR10_BINARY,), (official.CIFAR10_PYTHON,))),
             label="CIFAR-10",
             classes=10,
             train_size=50_000,
@@ -76,9 +85,7 @@ TASKS: dict[str, Task] = {
             "cifar-100",
             "32x32 photos, 100 fine labels; official split",
             OfficialSource(
-                "cifar-100",
-                official.cifar(100),
-                ((official.CIFAR100_BINARY,), (official.CIFAR100_PYTHON,)),
+                "cifar-100", official.cifar(100), ((official.CIFAR100_BINARY,), (official.CIFAR100_PYTHON,))
             ),
             label="CIFAR-100",
             classes=100,
@@ -206,24 +213,35 @@ TASKS: dict[str, Task] = {
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
+#: The packs that shipped records were made on, by the SHA-256 of their tars: a run on one keeps its id.
+PACKS = {
+    "cifar10": "ebfc7979d3e9150b5fa226115b796a468aa58c48a68e24bff3c0ac08886da533",
+    "cifar10_jpeg": "d75051792c9f470dfb884e1e4aa38169dcdc8b86f34a9710b1be1608f371ba8e",
+    "cub50": "e161d11618fab788b17da517a4c5af5d11d72b06be8dbfa8d65f8b256f1efb69",
+    "flowers12": "4fce368501c40b5fd8f2b1f15e57a09fedc3600155af86fb637d8848419e9d64",
+    "food10": "969a840240cb00a270dab324ae3662433f9cc401ab7df17def37a61f56b67348",
+    "sst2": "f44e30e2987c4da287ceae18ffa5416442ac4b130512b60580358438d499506a",
+}
+SCHEMES = ("folder", "tsv")
+
+
 def get(name: str) -> Task:
     """A task by its name, in any case; or a user's own data.
 
     ``folder:PATH`` is an image folder, or a tar or zip of one; ``tsv:PATH`` a table of text, or a
-    folder or archive with ``train`` and ``dev`` tables. Any other name is looked for as ``NAME/``,
-    ``NAME.tar``, ``NAME.tar.gz``, ``NAME.tgz`` or ``NAME.zip`` in the folders of ``MEDYATE_DATA``
-    and the user's cache. Raises InputError where nothing is found.
+    folder or archive with ``train`` and ``dev`` tables. The task's name then has the absolute path,
+    whatever way it was written. Any other name is looked for as ``NAME/``, ``NAME.tar``,
+    ``NAME.tar.gz``, ``NAME.tgz`` or ``NAME.zip`` in the folders of ``MEDYATE_DATA`` and the user's
+    cache. Raises InputError where nothing is found.
     """
     if not isinstance(name, str):
         raise InputError(f"unknown task {name!r}; allowed: a string")
     if name.lower() in TASKS:
         return TASKS[name.lower()]
     scheme, colon, path = name.partition(":")
-    if colon and scheme in ("folder", "tsv"):
-        place = Path(path).expanduser()
-        if not path or not place.exists():
-            raise InputError(f"there is nothing at {path!r}; allowed: {scheme}:PATH")
-        return _own(name, place, scheme == "tsv")
+    if colon and scheme in SCHEMES:
+        place = _place(scheme, path)
+        return _own(f"{scheme}:{place}", place, scheme == "tsv")
     place = find(name)
     if place is None:
         raise InputError(
@@ -233,20 +251,55 @@ def get(name: str) -> Task:
     return _own(name, place, text.is_text(place))
 
 
+def _place(scheme: str, path: str) -> Path:
+    """The absolute path of what is there, links followed: one place has one name."""
+    try:
+        place = Path(path).expanduser()
+        there = bool(path) and place.exists()
+        absolute = place.resolve()
+        str(absolute).encode()
+    except UnicodeError:
+        raise InputError(f"the path {path!r} is not UTF-8; allowed: {scheme}:PATH with a name in UTF-8") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"cannot look at {path!r}: {error}; allowed: {scheme}:PATH") from None
+    if not there:
+        raise InputError(f"there is nothing at {path!r}; allowed: {scheme}:PATH")
+    return absolute
+
+
 def find(name: str) -> Path | None:
     """``NAME/`` or an archive of that name in the data folders, else None."""
     found = (files.find(name + suffix) for suffix in ("", *ARCHIVES))
     return next((place for place in found if place is not None), None)
 
 
+def short(name: str) -> str:
+    """A task's name without the place of one's own data: ``folder:photos`` of ``folder:/home/me/photos``."""
+    scheme, colon, path = name.partition(":")
+    return f"{scheme}:{Path(path).name}" if colon and scheme in SCHEMES else name
+
+
+def fingerprint(task: Task) -> str | None:
+    """What tells one's own data from others under the same name: the first 16 digits of their content's digest.
+
+    None for the official data of a registered task, and for the packs that shipped records were made on
+    (:data:`PACKS`).
+    """
+    if not isinstance(task.source, (FolderSource, text.TextSource)):
+        return None
+    digest = task.source.digest()
+    return None if digest == PACKS.get(task.name) else digest[:16]
+
+
 def _own(name: str, place: Path, is_text: bool) -> Task:
-    short = place.resolve().name
-    for suffix in (*ARCHIVES, *text.SUFFIXES):
-        short = short.removesuffix(suffix)
+    stem = place.name
+    for suffix in (*ARCHIVES, *text.COMPRESSED, *text.SUFFIXES):
+        if stem.lower().endswith(suffix):
+            stem = stem[: -len(suffix)]
     source = text.TextSource if is_text else FolderSource
     return Task(
         name=name,
         description=f"{'tables of text' if is_text else 'image folder'} in {place.name}",
-        source=source(short, place),
+        source=source(stem, place),
         kind="text" if is_text else "image",
     )

@@ -1,0 +1,1 @@
+"""Execution: a model that really keeps only what a selection pays for."""

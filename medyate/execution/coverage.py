@@ -1,0 +1,116 @@
+"""What of a model can be selected, what cannot, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..costs import Layer
+from ..probing.heads import is_inside
+from .layers import COUNTERPARTS, Split, hooked
+
+ALLOWED = (
+    "Conv1d, Conv2d, Conv3d, Linear and MultiheadAttention modules of torch.nn itself, without hooks or "
+    "parametrisations, outside the classifier"
+)
+
+
+def obstacles(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
+    """Each module's name -> why it cannot be selected, "" if it can; for a model that is attached, too."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append(name)
+    return {name: _obstacle(name, module, heads, holders) for name, module in model.named_modules()}
+
+
+def _obstacle(name: str, module: nn.Module, heads: Sequence[str], holders: Mapping[int, list[str]]) -> str:
+    kind = type(module)
+    is_split = issubclass(kind, Split)
+    counterpart = kind if is_split else COUNTERPARTS.get(kind)
+    called = kind.__name__.removeprefix("Subnet") if is_split else kind.__name__
+    if is_inside(name, heads):
+        return f"it is a {called} of the classifier"
+    if counterpart is None or not issubclass(counterpart, Split):
+        base = next((base.__name__ for base in COUNTERPARTS if isinstance(module, base)), None)
+        if base is not None and kind not in COUNTERPARTS and counterpart is None:
+            return f"it is a {called}, a kind of {base} that may compute something else"
+        return f"it is a {called}"
+    if not is_split and hooked(module):
+        return f"it is a {called} with a hook or a parametrisation"
+    weight = module._parameters.get(counterpart.weight_name)
+    if weight is None:
+        return f"it is a {called} whose queries, keys and values have a weight each"
+    others = [other for other in holders[id(weight)] if other != name]
+    return f"it shares its weight with {others[0]!r}" if others else ""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The layers that selections choose from, beside the rest of a model.
+
+    ``selectable`` and ``obstacles`` (why not, by layer) are in order of execution and in the model's; elements
+    count weights of two dimensions or more, outside the classifier. ``str`` gives one line.
+    """
+
+    classifier: tuple[str, ...]
+    selectable: tuple[str, ...]
+    obstacles: Mapping[str, str]
+    selectable_elements: int
+    weight_elements: int
+    misses_products: bool  # whether any of the obstacles keeps from selection what has a cost
+
+    @property
+    def share(self) -> float:
+        """Of the backbone's weights that can be selected."""
+        return self.selectable_elements / self.weight_elements if self.weight_elements else 1.0
+
+    def __str__(self) -> str:
+        line = (
+            f"{len(self.selectable)} layers can be selected, {100 * self.share:.0f} % of the weights outside the "
+            f"classifier ({', '.join(self.classifier)})"
+        )
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.obstacles.items():
+            reasons.setdefault(reason, []).append(repr(name))
+        told = [
+            f"{', '.join(names[:2])}{f' and {len(names) - 2} more' if len(names) > 2 else ''}: {reason}"
+            for reason, names in reasons.items()
+        ]
+        return line + (f"; not {'; not '.join(told)}" if told else "") + f"; allowed: {ALLOWED}"
+
+
+def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Coverage:
+    """The coverage of a model that :func:`medyate.costs.walk` has found ``found`` in."""
+    modules, why = dict(model.named_modules()), obstacles(model, heads)
+    products = [layer.name for layer in found if not is_inside(layer.name, heads)]
+    reasons, selectable = {}, []
+    for name in products:
+        reason = why.get(name, "it is no module")
+        if not reason and not weight_of(modules[name]).requires_grad:
+            reason = "requires_grad=False: it was frozen before"
+        if reason:
+            reasons[name] = reason
+        else:
+            selectable.append(name)
+    misses = bool(reasons)
+    inside, elements, taken = set(selectable), 0, 0
+    for name, parameter in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        if parameter.dim() < 2 or is_inside(owner, heads) or name in heads:
+            continue
+        elements += parameter.numel()
+        if owner in inside:
+            taken += parameter.numel()
+        elif owner not in reasons:
+            reasons[owner] = why.get(owner) or "no product of its own with this weight in the forward pass"
+    return Coverage(tuple(heads), tuple(selectable), reasons, taken, elements, misses)
+
+
+def weight_of(module: nn.Module) -> nn.Parameter:
+    """The weight of a layer that can be selected, before it is attached."""
+    counterpart = COUNTERPARTS[type(module)]
+    return module._parameters[counterpart.weight_name]

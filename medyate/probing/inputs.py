@@ -1,0 +1,168 @@
+"""What goes into a model and what comes out of it: shapes to inputs, batches to calls, outputs to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..errors import InputError
+
+Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+Call = tuple[tuple, dict[str, Any]]  # positional and keyword arguments
+BATCHES = (
+    "(inputs, labels), where inputs may be a tuple or a mapping of the model's arguments; or a mapping with 'labels'"
+)
+
+
+def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]:
+    """One sample's shapes: of the positional arguments, and of those by name.
+
+    ``input_shape`` is one shape, (3, 128, 128); several, ((3, 32, 32), ()); or shapes by the name of the
+    argument, {"input_ids": (77,), "pixel_values": (3, 224, 224)}.
+    """
+    if isinstance(input_shape, Mapping):
+        return (), {name: tuple(shape) for name, shape in input_shape.items()}
+    shape = tuple(input_shape)
+    if any(isinstance(one, (tuple, list, torch.Size)) for one in shape):
+        return tuple(tuple(one) for one in shape), {}
+    return (shape,), {}
+
+
+def example(input_shape: Shapes, model: nn.Module, device: torch.device | str = "meta") -> Call:
+    """A model's arguments for one sample, as :func:`shapes_of` reads them.
+
+    A shape of two or more dimensions means numbers of the model's own precision, a shorter one integers:
+    token numbers (T,), a class or a time step ().
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    generator = torch.Generator().manual_seed(0)  # its own: torch's global one is the user's
+
+    def one(shape: tuple[int, ...]) -> Tensor:
+        if str(device) == "meta":
+            return torch.empty((1, *shape), dtype=dtype if len(shape) > 1 else torch.long, device="meta")
+        if len(shape) > 1:
+            return torch.rand((1, *shape), generator=generator).to(device, dtype)
+        return torch.ones((1, *shape), dtype=torch.long, device=device)
+
+    positional, named = shapes_of(input_shape)
+    return tuple(one(shape) for shape in positional), {name: one(shape) for name, shape in named.items()}
+
+
+def takes_numbers(input_shape: Shapes) -> bool:
+    """Whether a model takes integers, of which an example cannot be made up: not any number is a token."""
+    positional, named = shapes_of(input_shape)
+    return any(len(shape) < 2 for shape in (*positional, *named.values()))
+
+
+def does_not_run(input_shape: Shapes, error: Exception) -> InputError:
+    """What is told where the user's model raises ``error`` on an example."""
+    told = (str(error) or type(error).__name__).splitlines()[0]
+    return InputError(f"the model does not run on one input of shape {input_shape!r}: {told}")
+
+
+def meta_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters and buffers by name, without memory: on the meta device.
+
+    A module that is registered under several names has one here, and tensors that are one stay one:
+    :func:`torch.func.functional_call` with ``tie_weights=False`` then leaves the model as it found it.
+    """
+    twins: dict[int, Tensor] = {}
+
+    def twin(tensor: Tensor) -> Tensor:
+        return twins.setdefault(id(tensor), torch.empty_like(tensor, device="meta"))
+
+    return {
+        f"{prefix}.{name}" if prefix else name: twin(tensor)
+        for prefix, module in model.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; each module gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """The floating-point tensors of an output of any form: a tensor, a tuple, a mapping, a dataclass.
+
+    An output with ``logits`` gives these, and what else is named as a prediction ("pred_boxes").
+    """
+    if isinstance(output, Mapping):
+        named = {key: value for key, value in output.items() if "logits" in str(key) or str(key).startswith("pred")}
+        output = named or dict(output)
+    elif hasattr(output, "logits"):
+        output = output.logits
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def logits(output: Any) -> Tensor:
+    """What a loss takes from a model's output: itself, its ``logits``, or the first tensor of a tuple.
+
+    Raises :class:`InputError` where there is no such tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if found is None and isinstance(output, (tuple, list)) and output:
+        found = output[0]
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the model gives a {type(output).__name__} without logits; allowed: a tensor, a tuple that begins with "
+            "one, an output with 'logits', or a loss_function that takes what the model gives"
+        )
+    return found
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors within tuples, lists and mappings, on a device."""
+    if isinstance(value, Mapping) and not isinstance(value, dict):  # transformers' BatchEncoding
+        value = dict(value)
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+
+
+def split(batch: Any) -> tuple[Call, Any]:
+    """A batch -> the model's arguments, and the labels. :class:`InputError` for what is no batch."""
+    if isinstance(batch, Mapping):
+        named = dict(batch)
+        key = next((key for key in ("labels", "label") if key in named), None)
+        if key is None:
+            raise InputError(f"a batch with {', '.join(map(repr, named))} has no labels; allowed: {BATCHES}")
+        labels = named.pop(key)
+        return ((), named), labels
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise InputError(f"a batch is a {what}; allowed: {BATCHES}")
+    inputs, labels = batch
+    if isinstance(inputs, Mapping):
+        return ((), dict(inputs)), labels
+    if isinstance(inputs, (tuple, list)):
+        return (tuple(inputs), {}), labels
+    return ((inputs,), {}), labels
+
+
+def loss_of(model: nn.Module, batch: Any, loss_function: Callable[..., Tensor] | None = None) -> Tensor:
+    """The loss of a batch, which is brought to the model's device.
+
+    ``loss_function`` takes the model's output, whatever it is, and the labels; None is cross entropy
+    of the output's logits.
+    """
+    device = next(model.parameters()).device
+    (given, named), labels = moved(split(batch), device)
+    output = model(*given, **named)
+    if loss_function is None:
+        return nn.functional.cross_entropy(logits(output), labels)
+    return loss_function(output, labels)

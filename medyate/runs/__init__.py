@@ -1,0 +1,1 @@
+"""Runs: a frozen config in, a record out."""

@@ -1,0 +1,1 @@
+"""Sweeps: grids of runs; what is pending; this process, several processes, Slurm."""
