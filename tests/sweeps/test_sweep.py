@@ -408,18 +408,26 @@ def test_a_killed_sweep_takes_its_workers_along(places):
 # --- stacks ------------------------------------------------------------------------------------
 
 
-def alike(found, expected):
-    """The same record up to rounding, which training amplifies: ten times as much is allowed in each later epoch."""
-    assert found["selection"] == expected["selection"]
-    for epoch, (mine, other) in enumerate(zip(found["epochs"], expected["epochs"], strict=True)):
-        for name in set(other) - {
+def alike(record, expected):
+    """The same record up to rounding, which training amplifies: ten times as much is allowed in each later epoch.
+
+    A stack's grouped convolutions round unlike single ones, and two channels whose keys are nearly equal may then
+    change places in a later draw. Another generator or another step would change most channels.
+    """
+    mine, other = (
+        {(layer, channel) for layer, channels in one["selection"].items() for channel in channels}
+        for one in (record, expected)
+    )
+    assert len(mine & other) > 0.95 * len(mine | other)
+    for epoch, (row, wanted) in enumerate(zip(record["epochs"], expected["epochs"], strict=True)):
+        for name in set(wanted) - {
             "train_seconds",
             "test_seconds",
             "probe_seconds",
             "selection_seconds",
             "stacked_runs",
         }:
-            assert mine[name] == pytest.approx(other[name], rel=min(1e-2, 1e-4 * 10**epoch)), name
+            assert row[name] == pytest.approx(wanted[name], rel=min(1e-2, 1e-4 * 10**epoch)), name
 
 
 def test_stacks_of_a_sweep(monkeypatch, places):
@@ -455,7 +463,7 @@ def test_stacks_of_a_sweep(monkeypatch, places):
 
 def test_a_killed_stack_loses_nothing_and_doubles_nothing(monkeypatch, places):
     """kill -9 in mid-run: what is recorded stays, the others go on at their checkpoints; one of them alone."""
-    configs = [config(seed=seed, epochs=epochs, learning_rate=0.005) for seed, epochs in ((0, 1), (1, 4), (2, 4))]
+    configs = [config(seed=seed, epochs=epochs, learning_rate=0.005) for seed, epochs in ((0, 1), (1, 3), (2, 3))]
     expected = {one.id: finetune.run(one, device="cpu")[0] for one in configs}
     monkeypatch.setenv("MEDYATE_RESULTS", str(places / "killed"))
     pids, first = {}, []
@@ -464,7 +472,7 @@ def test_a_killed_stack_loses_nothing_and_doubles_nothing(monkeypatch, places):
         first.append(event)
         if event.event == "begin":
             pids[event.config.id] = event.data["pid"]
-        if event.event == "epoch" and event.config == configs[2] and event.data["epoch"] == 3:
+        if event.event == "epoch" and event.config == configs[2] and event.data["epoch"] == 2:
             os.kill(pids[configs[2].id], signal.SIGKILL)
 
     outcomes = sweep.run(configs, stack=3, device="cpu", on_event=kill)
@@ -479,7 +487,7 @@ def test_a_killed_stack_loses_nothing_and_doubles_nothing(monkeypatch, places):
         pending = [one for one in progress.state(configs).pending if one in some]
         assert list(sweep.run(pending, stack=3, device="cpu", on_event=second.append)) == ["finished"]
     assert begun(second) == [configs[1].id, configs[2].id]
-    assert min(event.data["epoch"] for event in second if event.event == "epoch") >= 3
+    assert min(event.data["epoch"] for event in second if event.event == "epoch") >= 2
     assert runs.path(configs[0].id).read_bytes() == kept and not progress.state(configs).pending
     for one in configs:
         alike(valid(runs.load(one.id)), expected[one.id])
