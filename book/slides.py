@@ -10,11 +10,10 @@ import sys
 from html import escape
 from pathlib import Path
 
+import build
 from docutils.utils.math import latex2mathml
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-
-import build
 
 SOURCE = build.ROOT / "book" / "slides"
 TARGET = build.ROOT / "_build" / "slides"

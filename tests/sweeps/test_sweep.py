@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from medyate import networks
 from medyate.cli import sweep as sweep_cli
 from medyate.errors import InputError
 from medyate.files import paths as storage
+from medyate.ranking import smallest_k
 from medyate.runs import failures, finetune, rankings
 from medyate.runs import locks as claims
 from medyate.runs import records as runs
@@ -101,6 +103,16 @@ def test_the_papers_counts():
     assert len(grids.get("fig11", "paper").configs()) == 3 * 4 * 10
 
 
+@pytest.mark.parametrize("ranking", ["food10-s0-e5", "flowers12-s0-e5"])
+def test_layers_by_alpha(ranking):
+    """The K that the sweep `alphas` names are what each alpha gives by the rankings of its runs (eq. 10)."""
+    cost = {layer.name: layer.search_elements for layer in networks.backbone("mbv2-w0.35")}
+    costs = [cost[name] for name in rankings.load("mbv2-w0.35", ranking).order("lara")]
+    for alpha, layers in grids.ALPHA_LAYERS.items():
+        assert layers in (None, smallest_k(costs, 27_946, alpha))
+    assert {one.ranking for one in grids.get("alphas", "pack").configs()} == {"food10-s0-e5", "flowers12-s0-e5"}
+
+
 @pytest.mark.parametrize("key", grids.SWEEPS, ids="-".join)
 def test_grids(key):
     """Each run once, all by the same protocol, no run ranked by its own task."""
@@ -140,7 +152,8 @@ def test_figures_are_parts_of_one_another():
 
 def test_shipped_records_belong_to_the_pack_grids():
     """A digest of one recorded config, and every shipped record of a pack at 1 + 9 or 1 + 4 epochs."""
-    names = ("fig3", "fig6", "fig7", "fig11", "table1", "ablations", "authors", "definitions")
+    names = ("fig3", "fig6", "fig7", "fig11", "table1", "ablations", "authors", "definitions", "budgets")
+    names += ("alphas", "far")
     of_packs = {one.id for name in names for one in grids.get(name).configs()}
     assert "mbv2-w0.35-food10-lara-medyate-27946-k5-frozen-s0-4c9ab0d91a" in of_packs
     shipped = [json.loads(file.read_text()) for file in (storage.shipped() / "runs").glob("*.json")]
