@@ -10,11 +10,13 @@ def run_again(config: Parameters, example: str = "", sweep: str | None = None) -
     """Show the box. ``example``: parameters to redraw with, as typed; ``sweep``: where it is not the notebook's own."""
     from ..sweeps import grids
 
-    redraw = f"medyate {config.notebook} {example}".strip()
+    command = config.bare_command
+    redraw = f"{command} {example}".strip()
+    own = " notebook " not in command
+    where = f"`{command} --help` lists the parameters." if own else "The page's first cell lists the parameters."
     parts = [
         "**Run this page again**",
-        "*Draw it with other parameters*, from the recorded runs: seconds, nothing is trained. "
-        f"`medyate {config.notebook} --help` lists the parameters.",
+        f"*Draw it with other parameters*, from the recorded runs: seconds, nothing is trained. {where}",
         _code(redraw),
     ]
     name = sweep or config.notebook

@@ -118,11 +118,17 @@ class Parameters:
         }
         return ", ".join(f"{name} {value}" for name, value in shown.items())
 
+    @property
+    def bare_command(self) -> str:
+        """The command that draws this notebook; only the paper's figures and tables are commands of their own."""
+        return f"medyate {'' if self.notebook.startswith(('fig', 'table')) else 'notebook '}{self.notebook}"
+
     def command(self, mode: str = "missing", **changes) -> str:
         """The command that runs this notebook with these parameters, but for ``changes``."""
         values = self._values()
         values |= {"mode": mode if self.mode is not None else None} | changes
-        words = ["medyate", values.pop("notebook")]
+        del values["notebook"]
+        words = self.bare_command.split()
         for name, value in values.items():
             if isinstance(value, tuple):
                 value = ",".join(map(str, value))

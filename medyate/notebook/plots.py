@@ -779,6 +779,41 @@ def over_step(table: pd.DataFrame, label: str, title: str, limits: Mapping[str, 
     return figure
 
 
+def accuracy_over(
+    table: pd.DataFrame,
+    label: str,
+    title: str,
+    levels: Mapping[str, float] | None = None,
+    ticks: Mapping[float, str] | None = None,
+) -> Figure:
+    """Test accuracy over a quantity that is varied: the mean over seeds, and a bar from the lowest to the highest.
+
+    ``table``: ``series``, ``x`` (above 0, drawn on a logarithmic axis) and ``top1_percent``, one row a seed.
+    ``levels``: horizontal lines by name, in percent. ``ticks``: the axis's labels; None takes the values of ``x``.
+    """
+    _need(table, ["series", "x", "top1_percent"], "the table of accuracies")
+    palette = colours(list(dict.fromkeys(table.series)) + list(levels or ()))
+    with style():
+        figure, (ax,) = _figure(4.2)
+        for name, rows in table.groupby("series", sort=False):
+            colour, marker = palette[name]
+            seeds = rows.groupby("x").top1_percent.agg(["mean", "min", "max"])
+            error = [seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]]
+            ax.errorbar(seeds.index, seeds["mean"], error, color=colour, marker=marker, capsize=3, label=name)
+        for name, height in (levels or {}).items():
+            ax.axhline(height, color=palette[name][0], linestyle="--", linewidth=1.4, label=name)
+        ax.set_xscale("log")
+        shown = ticks or {value: f"{value:g}" for value in sorted(set(table.x))}
+        ax.set_xticks(list(shown), list(shown.values()))
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel(label)
+        ax.set_ylabel("test top-1 (%)")
+        ax.set_title(title)
+        _despine([ax])
+        _legend_below(figure, ax, 3)
+    return figure
+
+
 def folder() -> Path:
     """Where figures are written: ``MEDYATE_FIGURES``, else ``build/figures`` of the checkout, else ``./figures``."""
     named = os.environ.get("MEDYATE_FIGURES")
