@@ -87,7 +87,7 @@ def native(network: str, budget: int, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         export(network, folder, strategy=STRATEGY, budget=budget, mode="in-place")
-        built = make(folder, "build/native/train", OPTIMISE="-O3 -march=native")
+        built = make(folder, "build/native/train")
         if built.returncode:
             raise SystemExit(built.stderr)
 

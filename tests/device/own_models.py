@@ -72,9 +72,12 @@ def made(folder: Path, *goals: str, **variables) -> str:
 class Engine:
     """The exported engine as a library in this process, its functions by name."""
 
-    def __init__(self, folder: Path):
-        made(folder, "lib", OPTIMISE="-O1")
-        self.library = ctypes.CDLL(str(folder / "build/native/libdevice.so"))
+    def __init__(self, folder: Path, optimise: str = "-O1"):
+        make(folder, "clean")
+        made(folder, "lib", OPTIMISE=optimise)
+        own = folder / f"libdevice{len(list(folder.glob('*.so')))}.so"  # a name once loaded is not loaded anew
+        shutil.copy(folder / "build/native/libdevice.so", own)
+        self.library = ctypes.CDLL(str(own))
 
     def __getattr__(self, name):
         return getattr(self.library, name)

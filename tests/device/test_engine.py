@@ -2,6 +2,8 @@
 
 import ctypes
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from medyate.device import exporting, images, planning, sampler
 from medyate.errors import InputError
 
 pytestmark = needs_compiler
+_KNOWN = (
+    shutil.which("cc")
+    and subprocess.run(
+        ["cc", "-march=native", "-E", "-x", "c", "/dev/null"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ).returncode
+    == 0
+)
+VECTORS = ["-O3 -march=native"] if _KNOWN else []
 
 LAYERS = {
     "full 3": (unit(3, 9, 3), 9),
@@ -301,10 +311,55 @@ def test_optimisation_changes_no_bit(tiny):
     folder, _, _ = tiny("LaRa MeDyate", epochs=2)
     _write_images(folder, (3, 16, 16))
     checksums = set()
-    for level in ("-O0", "-O2", "-O3"):
+    for level in ("-O0", "-O2", "-O3", *VECTORS):
         make(folder, "clean")
         checksums.add(re.search(r"checksum (\w+)", made(folder, "train", OPTIMISE=level)).group(1))
     assert len(checksums) == 1
+
+
+@pytest.mark.skipif(not VECTORS, reason="the compiler does not know -march=native")
+def test_wide_kernels_compute_what_narrow_ones_do_to_the_bit(tiny):
+    """Each inner loop over lengths, kernels, strides and places in a mask: with this machine's vectors and without."""
+    folder, _, _ = tiny()
+    engines = [Engine(folder, level) for level in ("-O1", "-O3 -march=native")]
+    random = np.random.default_rng(0)
+
+    def same(name, *arguments):
+        """Arrays are copied for each engine; all of them must come out alike."""
+        results = []
+        for engine in engines:
+            own = [one.copy() if isinstance(one, np.ndarray) else one for one in arguments]
+            getattr(engine, name)(*[a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in own])
+            results.append([one.tobytes() for one in own if isinstance(one, np.ndarray)])
+        assert results[0] == results[1], (name, [a for a in arguments if not isinstance(a, np.ndarray)])
+
+    def normal(*shape):
+        return random.normal(size=shape).astype(np.float32)
+
+    for n in (*range(1, 42), 56, 64):
+        channels, plane, row = int(random.integers(1, 9)), n + int(random.integers(5)), n + int(random.integers(5))
+        wide, rows, pack = normal(channels, plane), normal(4, row), normal(channels, 4)
+        same("md_dot", wide, plane, channels, pack, n, rows, row)
+        same("md_add", rows, row, channels, pack, n, wide, plane)
+        for engine in engines:
+            engine.md_inner.restype = ctypes.c_float
+        pair = normal(n), normal(n)
+        a, b = (one.ctypes.data_as(ctypes.c_void_p) for one in pair)
+        assert len({engine.md_inner(a, b, n) for engine in engines}) == 1
+        for kernel in (3, 5, 7):
+            for stride in (1, 2):
+                lines, taps = normal(kernel, n * stride + kernel), normal(kernel, kernel)
+                pointers = np.array([line.ctypes.data for line in lines], np.uintp)
+                same("md_depthwise_row", pointers, taps, kernel, stride, n, normal(n))
+                same("md_depthwise_back", normal(n), taps[0].copy(), kernel, stride, n, normal(n * stride + kernel))
+        for bit in (0, 1, 7, 8, 13):
+            values, bits = 8 * normal(n), random.integers(0, 256, n // 8 + 4).astype(np.uint8)
+            values[random.integers(n)] = np.nan
+            scale, bias = ctypes.c_float(1.3), ctypes.c_float(0.2)
+            same("md_masked", values, n, scale, bits, bit)
+            same("md_masked", values, n, scale, None, bit)
+            for activation in (0, 1, 2):  # none, ReLU, ReLU6
+                same("md_activate", values, n, scale, bias, activation, np.zeros_like(bits), bit)
 
 
 @pytest.mark.parametrize("mode", ["accumulate", "in-place"])
