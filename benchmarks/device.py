@@ -43,6 +43,7 @@ PLUGIN = Path(__file__).with_name("instructions.c")
 RESOLUTION, CLASSES = 128, 10
 FEW, MANY = 8, 40  # images: the difference of two runs is steps alone, without start-up, choice and store
 STRATEGY = "LaRa MeDyate"
+ENGINE = ("maths", "kernels", "stage", "step", "select", "store", "train")  # without tables, port and C library
 
 
 def make(folder: Path, *goals: str, **variables: object) -> subprocess.CompletedProcess:
@@ -122,6 +123,12 @@ def native(network: str, budget: int, rounds: int) -> dict:
     }
 
 
+def code_bytes(file: Path) -> int:
+    """Bytes of instructions and constants in an object file."""
+    out = subprocess.run(["arm-none-eabi-size", str(file)], capture_output=True, text=True, check=True).stdout
+    return int(out.splitlines()[1].split()[0])
+
+
 def linked(network: str, budget: int) -> dict | None:
     """What the linker says at the planned RAM, 8 bytes below, and of full fine-tuning on every board."""
     if shutil.which("arm-none-eabi-gcc") is None:
@@ -134,7 +141,9 @@ def linked(network: str, budget: int) -> dict | None:
             refused = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_AXI={plan.ram_bytes - 8}")
             exact = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_AXI={plan.ram_bytes}")
             image = device.sizes(folder / "build/stm32h743.elf") if exact.returncode == 0 else None
+            objects = [folder / "build/stm32h743" / f"{name}.o" for name in ENGINE]
             found["modes"][mode] = {
+                "engine_bytes": sum(map(code_bytes, objects)) if image else None,
                 "ram_bytes": plan.ram_bytes,
                 "ram_by_part": plan.ram_by_part,
                 "flash_bytes": plan.flash_bytes,
@@ -220,7 +229,8 @@ def show(result: dict) -> None:
         for mode, row in result["linked"]["modes"].items():
             print(
                 f"  linked, {mode}: {row['ram_bytes']:,} bytes of RAM, links there: {row['links_at_planned_ram']}; "
-                f"8 bytes less: over by {row['refused_8_bytes_below']}; code {row['text_bytes']} bytes"
+                f"8 bytes less: over by {row['refused_8_bytes_below']}; engine {row['engine_bytes']} bytes, "
+                f"with tables, port and C library {row['text_bytes']} bytes"
             )
         for board, over in result["linked"]["full_finetuning_overflow_bytes"].items():
             print(f"  full fine-tuning on {board}: {'fits' if not over else f'refused, {over:,} bytes too many'}")

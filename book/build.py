@@ -160,6 +160,28 @@ def student_source(folder: Path) -> Path:
     return folder
 
 
+def student_project(source: Path, archive: Path) -> Path:
+    """What students install and work in, as a zip: the project without solutions, its self-checks' answers sealed.
+
+    ``source``: the pages of :func:`student_source`. Tests and lecturers' pages are left out.
+    """
+    from medyate.course import sealing
+
+    folder = archive.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("medyate", "results"):
+        shutil.copytree(ROOT / name, folder / name, ignore=lambda _, names: set(filter(is_dropping, names)))
+    shutil.rmtree(folder / "results" / "checkpoints", ignore_errors=True)
+    for name in ("book", "notebooks"):
+        shutil.copytree(source / name, folder / name, ignore=lambda _, names: set(filter(is_dropping, names)))
+    for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"):
+        shutil.copy2(ROOT / name, folder / name)
+    answers = folder / "medyate" / "course" / sealing.READABLE.name
+    answers.with_name(sealing.SEALED.name).write_text(sealing.seal(answers.read_text("utf-8")), "ascii")
+    answers.unlink()
+    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+
+
 def config(kind: str, cache: Path, repository: str | None) -> dict:
     """The book's configuration with what only this machine knows.
 
@@ -239,6 +261,9 @@ def print_pdf(page: Path) -> Path:
 def main(kind: str) -> None:
     page = build(kind)
     print(f"the book: {print_pdf(page) if kind == 'pdf' else page}")
+    if kind == "student":
+        place = PLACES[kind]
+        print(f"what students install: {student_project(place / 'source', place / 'medyate-students.zip')}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,28 @@ def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
     )  # the repository has them
 
 
+def test_students_install_a_project_whose_self_checks_work_without_readable_answers(build, tmp_path):
+    archive = build.student_project(build.student_source(tmp_path / "source"), tmp_path / "medyate-students.zip")
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
+    folder = tmp_path / "unpacked" / "medyate-students"
+    assert not (folder / "medyate" / "course" / "answers.py").exists() and not (folder / "tests").exists()
+    words = re.compile(r"@exercise\(|a depthwise filter sees one channel only")  # of the answers' file
+    readable = [path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".ipynb", ".sealed")]
+    assert readable and not [
+        path for path in readable if words.search(path.read_text("utf-8")) if path.stem != "questions"
+    ]
+    code = (
+        "from medyate.course import checks\n"
+        "print(len(checks.exercises()), checks.check('ex-depthwise', **dict.fromkeys("
+        "[one.name for one in checks.questions('ex-depthwise')], 432)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = checks.check("ex-depthwise", **{one.name: 432 for one in checks.questions("ex-depthwise")})
+    assert done.stdout == f"{len(checks.exercises())} {expected}\n"
+
+
 def test_digest_sees_names_and_contents_not_times(build, tmp_path):
     folder = tmp_path / "read"
     (folder / "__pycache__").mkdir(parents=True)

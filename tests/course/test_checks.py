@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medyate.course import checks
+from medyate.course import checks, questions, sealing
 from medyate.course.checks import OPEN, RIGHT, WRONG, Question, Slip
 from medyate.errors import InputError
 
@@ -98,7 +98,7 @@ def test_each_slip_is_named_by_its_own_words(label, question):
 
 @EACH
 def test_slips_of_the_unit_are_named(label, question):
-    for factor, says in checks.UNITS[question.unit]:
+    for factor, says in questions.UNITS[question.unit]:
         verdict = question.judge(factor * question.right)
         own = [slip.says for slip in question.slips]
         assert verdict.state == WRONG and verdict.says in (says, *own)
@@ -109,7 +109,11 @@ def test_no_reply_gives_the_right_number_away(label, question):
     if question.cases:
         return
     shown = {f"{question.right:,.6g}", f"{question.right:.6g}", str(question.right)}
-    texts = [question.hint, *(slip.says for slip in question.slips), *(says for _, says in checks.UNITS[question.unit])]
+    texts = [
+        question.hint,
+        *(slip.says for slip in question.slips),
+        *(says for _, says in questions.UNITS[question.unit]),
+    ]
     for text in texts:
         numbers = set(re.findall(r"\d[\d,.]*\d|\d", text))
         assert not numbers & shown, text
@@ -171,3 +175,27 @@ def test_an_answer_that_sorts_what_it_is_given_spoils_no_question():
 
     assert checks.check("ex-holm", holm=holm).verdicts[0].state == WRONG
     assert repr(checks.questions("ex-holm")[0].cases) == before
+
+
+# --- sealed ---
+
+
+def test_sealed_answers_come_back_whole_and_a_damaged_file_is_named(tmp_path, monkeypatch):
+    text = sealing.READABLE.read_text("utf-8")
+    sealed = sealing.seal(text)
+    assert sealing.unseal(sealed) == text and sealed.isascii() and "Slip" not in sealed
+    assert max(map(len, sealed.splitlines())) <= 120
+    for damaged in (sealed[:400], sealed.replace(sealed[3], "~", 1)):
+        with pytest.raises(InputError, match=r"answers\.sealed is damaged"):
+            sealing.unseal(damaged)
+
+
+def test_without_any_answers_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(sealing, "READABLE", tmp_path / "answers.py")
+    monkeypatch.setattr(sealing, "SEALED", tmp_path / "answers.sealed")
+    sealing.makers.cache_clear()
+    try:
+        with pytest.raises(InputError, match=r"answers are not here; allowed: answers\.py or answers\.sealed"):
+            checks.exercises()
+    finally:
+        sealing.makers.cache_clear()
