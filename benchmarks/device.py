@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import shutil
 import statistics
@@ -138,8 +139,10 @@ def linked(network: str, budget: int) -> dict | None:
         for mode in device.MODES:
             folder = Path(temporary, mode)
             plan = export(network, folder, strategy=STRATEGY, budget=budget, mode=mode, board="stm32h743")
-            refused = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_AXI={plan.ram_bytes - 8}")
-            exact = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_AXI={plan.ram_bytes}")
+            # the planner puts the arena into the smallest block of RAM that holds it
+            block = re.search(r"\.arena .*> (\w+)", (folder / "board.ld").read_text())[1]
+            refused = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_{block}={plan.ram_bytes - 8}")
+            exact = make(folder, "firmware", LINK_FLAGS=f"-Wl,--defsym=md_length_{block}={plan.ram_bytes}")
             image = device.sizes(folder / "build/stm32h743.elf") if exact.returncode == 0 else None
             objects = [folder / "build/stm32h743" / f"{name}.o" for name in ENGINE]
             found["modes"][mode] = {
@@ -147,6 +150,7 @@ def linked(network: str, budget: int) -> dict | None:
                 "ram_bytes": plan.ram_bytes,
                 "ram_by_part": plan.ram_by_part,
                 "flash_bytes": plan.flash_bytes,
+                "block": block,
                 "links_at_planned_ram": exact.returncode == 0,
                 "refused_8_bytes_below": device.refusal(refused.stdout + refused.stderr),
                 "text_bytes": image and image["sections"][".text"],

@@ -6,11 +6,8 @@ draws from recorded runs; where there are none it says so with :func:`nothing_re
 paper's values, and gives the command that would run what is missing.
 """
 
-from .again import run_again
-from .datasets import data_sets, packs
-from .display import latex, nothing_recorded, say, show, show_table
-from .parameters import ALL, MODES, Parameters, backbone, known_tasks, tier_budgets
-from .recorded import (
+from ..paper.parameters import ALL, MODES, Parameters, backbone, known_tasks, tier_budgets
+from ..paper.recorded import (
     CELL,
     DECLARED,
     LEAST_SEEDS,
@@ -42,6 +39,9 @@ from .recorded import (
     twins,
     unused,
 )
+from .again import run_again
+from .datasets import data_sets, packs
+from .display import latex, nothing_recorded, say, show, show_table
 from .rerun import grid_of_rankings, grid_of_strategies, grid_over_layers, layer_counts, run
 from .tables import curves_of, one_way, our_table, paper_table
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..paper.parameters import Parameters
 from .display import say
-from .parameters import Parameters
 
 
 def run_again(config: Parameters, example: str = "", sweep: str | None = None) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..networks import schemes
 from ..paper import varied
+from ..paper.parameters import Parameters, backbone
+from ..paper.recorded import layer_metric, of_protocol, pick, rankings, table
 from ..ranking import smallest_k
-from .parameters import Parameters, backbone
-from .recorded import layer_metric, of_protocol, pick, rankings, table
 from .rerun import grid_of_strategies
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def spread(network: str) -> tuple[int, ...]:
 
 def budget_runs(config: Parameters) -> pd.DataFrame:
     """Runs of LaRa MeDyate at any budget by the protocol's declared ranking, and of the two ends."""
-    from .recorded import strategy_runs
+    from ..paper.recorded import strategy_runs
 
     frame = strategy_runs(config)
     return frame[frame.strategy.isin((varied.OURS, *varied.ENDS))] if len(frame) else frame
@@ -91,8 +91,8 @@ def far_rankings(config: Parameters, far: str) -> pd.DataFrame:
 
 def origin_runs(config: Parameters, far: str) -> pd.DataFrame:
     """Runs of LaRa MeDyate as named under ``short``, by a ranking from ``far`` and by the declared one."""
+    from ..paper.recorded import as_named
     from ..sweeps import protocols
-    from .recorded import as_named
 
     declared = protocols.get("short").ranking(config.task)
     frame = of_protocol(as_named(pick(table(), config, ("network", "task", "budget", "seeds"))), "short")

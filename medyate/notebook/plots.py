@@ -188,7 +188,7 @@ def accuracy_over_layers(
 
     Both tables have ``series``, ``layers``, ``top1_percent`` (ours one row a seed). Ours stands
     above the paper, on its own axis: another task's accuracy is another scale. None leaves a
-    panel out. A column ``flag`` (:func:`medyate.notebook.recorded.flagged`) marks runs: one at
+    panel out. A column ``flag`` (:func:`medyate.paper.recorded.flagged`) marks runs: one at
     chance stands at the lower edge with its accuracy, on no line, so that it flattens nothing.
     ``ordered`` colours series that have an order (budgets) on one scale.
     """

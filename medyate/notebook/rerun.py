@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from .. import strategies
 from ..networks import schemes
 from ..paper import values as paper
+from ..paper.parameters import ALL, Parameters, backbone, tier_budgets
+from ..paper.recorded import DECLARED, declaration, of_one_way, table, table_of
 from ..runs import rankings
 from ..sweeps import grids, protocols
-from .parameters import ALL, Parameters, backbone, tier_budgets
-from .recorded import DECLARED, declaration, of_one_way, table, table_of
 
 
 def layer_counts(network: str) -> list[int]:

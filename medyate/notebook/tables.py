@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .. import strategies
 from ..paper import values as paper
-from .parameters import ALL, Parameters
-from .recorded import strategy_runs
+from ..paper.parameters import ALL, Parameters
+from ..paper.recorded import strategy_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ def one_way(tests: pd.DataFrame) -> pd.DataFrame:
 def our_table(number: int, config: Parameters) -> pd.DataFrame:
     """Our runs beside the paper's cells: mean over seeds, 95 % interval, n, the paper's mean.
 
-    Which networks stand beside which table: :func:`medyate.notebook.recorded.table_of`; Table 1 also takes
+    Which networks stand beside which table: :func:`medyate.paper.recorded.table_of`; Table 1 also takes
     convolutional networks that are not in the paper.
     """
     import pandas as pd

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import notebook
 from ..networks import schemes
 from ..ranking import smallest_k
+from . import parameters, recorded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def guessed(values: Sequence[float], source: Sequence[str], target: Sequence[str
 
 
 def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """How well one network's metric ranks another's layers. ``frame``: rankings, as ``notebook.rankings`` gives them.
+    """How well one network's metric ranks another's layers. ``frame``: rankings, as ``recorded.rankings`` gives them.
 
     One row a metric and ordered pair of networks: ``metric``, ``source``, ``target``, ``rho`` (Spearman, mean over
     pairs of rankings of two tasks), and ``geometry`` (Spearman of the target's metric with 1 / its layers' cost, which
@@ -56,14 +56,14 @@ def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
     for network, own in frame.groupby("network"):
         if network in schemes.SCHEMES:
             for metric in METRICS:
-                tables[metric][network] = notebook.layer_metric(own, metric)
+                tables[metric][network] = recorded.layer_metric(own, metric)
     rows = []
     for metric, of in tables.items():
         for source, theirs in of.items():
             for target, own in of.items():
                 if source == target:
                     continue
-                cost = pd.Series({one.name: 1 / one.search_elements for one in notebook.backbone(target)})
+                cost = pd.Series({one.name: 1 / one.search_elements for one in parameters.backbone(target)})
                 rho, geometry = [], []
                 for a in theirs:
                     guess = pd.Series(guessed(theirs[a], list(theirs.index), list(own.index)), index=own.index)
@@ -96,7 +96,7 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     for network, own in frame.groupby("network"):
         if network not in schemes.SCHEMES:
             continue
-        layers, table = notebook.backbone(network), notebook.layer_metric(own, "lara")
+        layers, table = parameters.backbone(network), recorded.layer_metric(own, "lara")
         cost = {layer.name: layer.search_elements for layer in layers}
         task = {name: name.rpartition(", ")[0] for name in table}
         rho = table.corr(method="spearman")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import importance, notebook, ranking, selection, strategies
+from .. import importance, ranking, selection, strategies
 from ..costs import Layer
 from ..networks import schemes
 from ..runs import rankings, records
-from . import ours
+from . import ours, parameters
 from . import values as paper
 
 
@@ -25,7 +25,7 @@ def ranking_definitions(network: str = "mbv2-w0.35") -> pd.DataFrame:
     ``weights_percent`` (the share of the smallest budget that uniform draws from the search space spend on weights).
     The last row is that of the published norms themselves. No accuracy is looked at.
     """
-    layers = notebook.backbone(network)
+    layers = parameters.backbone(network)
     published = paper.layer_norms().norm.to_numpy()
     sizes = [layer.channels for layer in layers]
     rows = []

@@ -10,10 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import notebook
 from ..files import paths as storage
 from ..sweeps import protocols
-from . import ours, verdicts
+from . import ours, recorded, verdicts
 from . import values as paper
 from .verdicts import Finding
 
@@ -127,7 +126,7 @@ def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
         "came of checking it. This page is made by `python -m medyate.paper.ledger` from `results/`; run more, and it "
         "changes.",
         "",
-        _PREFACE.format(protocols=protocol, seeds=notebook.LEAST_SEEDS),
+        _PREFACE.format(protocols=protocol, seeds=recorded.LEAST_SEEDS),
         "",
         "| verdict | claims | rest on |",
         "| --- | --- | --- |",

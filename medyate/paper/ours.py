@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from .. import notebook
 from ..sweeps import protocols
-from . import stats
+from . import parameters, recorded, stats
 from . import values as paper
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ NETWORK_TABLE = 1  # the claims of Sec. 4.3 are about the three CNNs of Table 1
 @cache
 def runs(protocol: str) -> pd.DataFrame:
     """All runs of a protocol, strategies as named, by its declared rankings, of the networks of Table 1."""
-    config = notebook.Parameters("ledger", networks="all", tasks="all", seeds="all", epochs="all", protocol=protocol)
-    return notebook.strategy_runs(config, NETWORK_TABLE)
+    config = parameters.Parameters("ledger", networks="all", tasks="all", seeds="all", epochs="all", protocol=protocol)
+    return recorded.strategy_runs(config, NETWORK_TABLE)
 
 
 def forget() -> None:
@@ -63,14 +62,14 @@ def scope(protocol: str, frame: pd.DataFrame, cells: int) -> str:
 
 def scope_of(ids: Sequence[str]) -> str:
     """The same of given records: how many, of which kind and protocol, on which networks and tasks."""
-    runs_of = notebook.table()
+    runs_of = recorded.table()
     runs_of = runs_of[runs_of["id"].isin(ids)] if len(runs_of) else runs_of
     if len(runs_of):
         names = {name for row in runs_of.to_dict("records") for name in protocols.names_of(row)}
         shown = ", ".join(f"`{name}`" for name in protocols.PROTOCOLS if name in names)
-        cells = len(runs_of.groupby(list(notebook.CELL), dropna=False))
+        cells = len(runs_of.groupby(list(recorded.CELL), dropna=False))
         return _scope(shown, runs_of, cells, "cell")
-    ranks = notebook.table("rank")
+    ranks = recorded.table("rank")
     return _scope("preliminary fine-tunings", ranks[ranks["id"].isin(ids)], len(set(ids)), "run")
 
 
@@ -85,11 +84,11 @@ def _count(number: int, what: str) -> str:
 
 def compare(row: str, column: str, frame: pd.DataFrame, protocol: str) -> Comparison | None:
     """Compare two strategies over ``frame``, runs of one protocol; None where no cell has both of them."""
-    used = notebook.complete(frame, [row, column])
+    used = recorded.complete(frame, [row, column])
     if used.empty:
         return None
-    top1 = notebook.cells(used, [row, column])
-    loss = notebook.cells(used, [row, column], "test_loss").dropna()
+    top1 = recorded.cells(used, [row, column])
+    loss = recorded.cells(used, [row, column], "test_loss").dropna()
     enough = len(top1) > 1
     return Comparison(
         row,
@@ -112,7 +111,7 @@ def by_task(row: str, column: str, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    ours = notebook.cells(frame, [row, column])
+    ours = recorded.cells(frame, [row, column])
     theirs = paper.cells(1, strategies=[row, column]) if {row, column} <= set(paper.cells(1)) else pd.DataFrame()
     printed = {} if theirs.empty else dict(tuple((theirs[row] - theirs[column]).groupby("task")))
     own = {} if ours.empty else dict(tuple((ours[row] - ours[column]).groupby("task")))
@@ -158,7 +157,7 @@ def power(frame: pd.DataFrame) -> pd.DataFrame:
     theirs = paper.cells(1)
     rows = []
     for row, column in CLAIMED:
-        ours = notebook.cells(frame, [row, column])
+        ours = recorded.cells(frame, [row, column])
         if len(ours) < 2:
             continue
         std = float((ours[row] - ours[column]).std(ddof=1))

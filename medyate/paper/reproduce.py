@@ -148,10 +148,10 @@ def layers_by_share(shares=(0.97, 0.98)) -> pd.DataFrame:
 
 def channel_costs() -> pd.DataFrame:
     """How the authors count a channel of MbV2-w0.35, from TraDy's Fig. 9b, beside eq. 4 and 1 + HW."""
-    from .. import notebook
+    from . import parameters
 
     frame = paper.layer_norms()
-    layers = notebook.backbone("mbv2-w0.35")
+    layers = parameters.backbone("mbv2-w0.35")
     frame["kind"] = [layer.kind for layer in layers]
     frame["eq4"] = [layer.channel_elements for layer in layers]
     frame["one_plus_hw"] = [
@@ -171,10 +171,10 @@ def sparsities(budget: int = 27_946) -> pd.DataFrame:
 
     ``used_elements`` = what is not sparse of MbV2-w0.35's 288,864 weights and 963,456 activations.
     """
-    from .. import notebook
+    from . import parameters
 
     frame = paper.efficiency()
-    totals = costs.totals(notebook.backbone("mbv2-w0.35"))
+    totals = costs.totals(parameters.backbone("mbv2-w0.35"))
     weights = (1 - frame.weight_sparsity_percent / 100) * totals["weight_elements"]
     activations = (1 - frame.activation_sparsity_percent / 100) * totals["activation_elements"]
     frame["weight_elements"] = weights.round().astype(int)

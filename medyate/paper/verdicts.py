@@ -14,11 +14,11 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from .. import costs, device, notebook, strategies
+from .. import costs, device, strategies
 from ..networks import schemes
 from ..runs import kept as overhead
 from ..runs import records as runs
-from . import ours, reproduce, stats
+from . import ours, parameters, recorded, reproduce, stats
 from . import values as paper
 
 HOLDS, PART, UNDECIDED, FAILS, OPEN, WRONG = (
@@ -122,7 +122,7 @@ def budgets() -> Finding:
     equal, different = 0, []
     for network, tiers in schemes.PRINTED_BUDGETS.items():
         for tier, printed in tiers.items():
-            cost = schemes.cost_elements(network, tier, notebook.backbone(network))
+            cost = schemes.cost_elements(network, tier, parameters.backbone(network))
             equal += cost == printed
             if cost != printed:
                 different.append(f"{network}, tier {tier}: printed {printed:,}, by eq. 4 {cost:,}")
@@ -133,7 +133,7 @@ def budgets() -> Finding:
 
 @_paper
 def totals() -> Finding:
-    found = {name: costs.totals(notebook.backbone(name))["total_elements"] for name in schemes.SCHEMES}
+    found = {name: costs.totals(parameters.backbone(name))["total_elements"] for name in schemes.SCHEMES}
     same = [found[name] == paper.total_elements(name) for name in found]
     return Finding(_graded(*same), "; ".join(f"{name} {total:,}" for name, total in found.items()))
 
@@ -432,8 +432,8 @@ def lara_in_text() -> Finding:
 @cache
 def _every() -> dict:
     """All that the checks of runs read, once: strategies as named under `short`, and the table of rankings."""
-    config = notebook.Parameters("ledger", networks="all", tasks="all", seeds="all", epochs="all")
-    return {"runs": ours.runs("short"), "ranks": notebook.rankings(config)}
+    config = parameters.Parameters("ledger", networks="all", tasks="all", seeds="all", epochs="all")
+    return {"runs": ours.runs("short"), "ranks": recorded.rankings(config)}
 
 
 def forget() -> None:
@@ -500,10 +500,10 @@ def best_of(strategy: str) -> Finding | None:
     found = {}
     for name in _REGIMES:
         frame = ours.runs(name)
-        used = notebook.complete(frame, paper.MAIN_STRATEGIES)
+        used = recorded.complete(frame, paper.MAIN_STRATEGIES)
         if used.empty:
             continue
-        means = notebook.cells(used).mean().sort_values(ascending=False)
+        means = recorded.cells(used).mean().sort_values(ascending=False)
         rival = means.index[0] if means.index[0] != strategy else means.index[1]
         one = ours.compare(strategy, rival, used, name)
         text = ", ".join(f"{other} {mean:.2f}" for other, mean in means.items())
@@ -523,9 +523,9 @@ def layer_orders() -> Finding | None:
     values, geometry, ids = [], [], []
     for network, runs_of in frame.groupby("network") if len(frame) else ():
         if runs_of.task.nunique() > 1:
-            metric = notebook.layer_metric(runs_of, "lara")
+            metric = recorded.layer_metric(runs_of, "lara")
             rho = stats.spearman(metric)
-            memory = {layer.name: 1 / layer.search_elements for layer in notebook.backbone(network)}
+            memory = {layer.name: 1 / layer.search_elements for layer in parameters.backbone(network)}
             geometry += metric.corrwith(metric.index.to_series().map(memory), method="spearman").tolist()
             tasks = [name.rpartition(", ")[0] for name in rho]
             values += [rho.iloc[i, j] for i in range(len(rho)) for j in range(i) if tasks[i] != tasks[j]]
@@ -546,7 +546,7 @@ def _steps(kind: str):
     frame = _every()["ranks"]
     found = []
     for row in frame.itertuples() if len(frame) else ():
-        norms, layer_of, names = notebook.channel_norms(row.id)
+        norms, layer_of, names = recorded.channel_norms(row.id)
         if len(norms) < 3:
             continue
         if kind == "all":
@@ -597,7 +597,7 @@ def norms_fall() -> Finding | None:
     frame = _every()["ranks"]
     ratios = []
     for row in frame.itertuples() if len(frame) else ():
-        norms, *_ = notebook.channel_norms(row.id)
+        norms, *_ = recorded.channel_norms(row.id)
         if len(norms) > 2:
             ratios.append(float(norms[-1].mean() / norms[0].mean()))
     if not ratios:
@@ -613,7 +613,7 @@ def norms_fall() -> Finding | None:
 def _epochs_of(names: Sequence[str]):
     frame = _every()["runs"]
     frame = frame[frame.strategy.isin(names)] if len(frame) else frame
-    return notebook.epochs_of(frame) if len(frame) else frame
+    return recorded.epochs_of(frame) if len(frame) else frame
 
 
 @_runs
@@ -675,7 +675,7 @@ def overhead_small() -> Finding | None:
     by_run = stats.estimate(epochs.groupby("id").share.mean())
     share = by_run.mean
     record = runs.load(frame[frame.strategy == "LaRa MeDyate"]["id"].iloc[0])
-    layers = notebook.backbone(record["config"]["network"])
+    layers = parameters.backbone(record["config"]["network"])
     inside = set(record["search_space"]["layers"])
     pool = sum(layer.channels for layer in layers if layer.name in inside)
     steps = -(-record["train_images"] // record["config"]["batch_size"])
@@ -692,15 +692,15 @@ def overhead_small() -> Finding | None:
 def _efficiency():
     """Epochs of MbV2-w0.35's runs at its smallest budget, the paper's setting, under `short`, by any ranking."""
     names = paper.efficiency().index.tolist()
-    config = notebook.Parameters(
+    config = parameters.Parameters(
         "ledger", network="mbv2-w0.35", tasks="all", budget=27_946, seeds="all", epochs="all", protocol="short"
     )
     frames = [
-        notebook.strategy_runs(dataclasses.replace(config, ranking=name))
-        for name in (notebook.DECLARED, ours.PUBLISHED)
+        recorded.strategy_runs(dataclasses.replace(config, ranking=name))
+        for name in (recorded.DECLARED, ours.PUBLISHED)
     ]
     frame = pd.concat(frames).drop_duplicates("id") if any(map(len, frames)) else frames[0]
-    return notebook.epochs_of(frame[frame.strategy.isin(names)]) if len(frame) else frame
+    return recorded.epochs_of(frame[frame.strategy.isin(names)]) if len(frame) else frame
 
 
 def _by_order(epochs):
@@ -781,11 +781,11 @@ def our_flops_of_prev() -> Finding | None:
 @_runs
 def same_everywhere() -> Finding | None:
     """Whether the strategies' order by Fig. 9's metrics is the same in other networks, budgets and tasks."""
-    used = notebook.complete(ours.runs("short"), paper.MAIN_STRATEGIES)
+    used = recorded.complete(ours.runs("short"), paper.MAIN_STRATEGIES)
     if used.empty:
         return None
     columns = ["weight_sparsity_percent", "activation_sparsity_percent", "flops_saved_percent"]
-    means = notebook.epochs_of(used).groupby(["network", "task", "budget", "strategy"])[columns].mean()
+    means = recorded.epochs_of(used).groupby(["network", "task", "budget", "strategy"])[columns].mean()
     found = {}
     for column in columns:
         rho = means[column].unstack("strategy").T.corr(method="spearman").to_numpy()
@@ -812,7 +812,7 @@ def _ranks_within_layers(run_id: str):
     """Of each layer of eight channels or more, the ranks of its channels' norms, summed over the epochs; centred."""
     from scipy.stats import rankdata
 
-    norms, layer_of, names = notebook.channel_norms(run_id)
+    norms, layer_of, names = recorded.channel_norms(run_id)
     total, found = norms.sum(0), []
     for index in range(len(names)):
         own = rankdata(total[layer_of == index])
@@ -856,10 +856,10 @@ def norms_known_soon() -> Finding | None:
     rho, ids = [], []
     for row in frame.itertuples() if len(frame) else ():
         record = runs.load(row.id)
-        norms, layer_of, names = notebook.channel_norms(row.id)
+        norms, layer_of, names = recorded.channel_norms(row.id)
         budget = schemes.PRINTED_BUDGETS[row.network][1]
         epochs = len(norms)
-        selector, _ = notebook.selections(row.network, budget, record["ranking"], epochs, 0)
+        selector, _ = recorded.selections(row.network, budget, record["ranking"], epochs, 0)
         inside = np.isin(np.array(names)[layer_of], selector.ranked)
         known, whole = pd.Series(selector.norms.numpy()), pd.Series(norms[epochs - 2][inside])
         rho.append(float(known.corr(whole, method="spearman")))
@@ -880,8 +880,8 @@ def tails_are_heavy() -> Finding | None:
     frame = _every()["ranks"]
     found = []
     for row in frame.itertuples() if len(frame) else ():
-        last, _, _ = notebook.channel_norms(row.id, "last")
-        mean, _, _ = notebook.channel_norms(row.id)
+        last, _, _ = recorded.channel_norms(row.id, "last")
+        mean, _, _ = recorded.channel_norms(row.id)
         ratio = (last / np.where(mean > 0, mean, np.nan)).ravel()
         found.append(stats.hill(ratio[np.isfinite(ratio) & (ratio > 0)]))
     if not found:
@@ -897,8 +897,8 @@ def tails_are_heavy() -> Finding | None:
 @cache
 def _held_bytes() -> dict[str, int]:
     """What a step of batch 8 holds with a uniform selection under MbV2's smallest budget, by way: needs no record."""
-    config = notebook.Parameters("ledger", network="mbv2-w0.35", budget=27_946)
-    selection, *_ = notebook.example_selection(config, _every()["runs"])
+    config = parameters.Parameters("ledger", network="mbv2-w0.35", budget=27_946)
+    selection, *_ = recorded.example_selection(config, _every()["runs"])
     return {name: sum(parts.values()) for name, parts in overhead.held_bytes(config.network, selection).items()}
 
 
@@ -949,16 +949,16 @@ def _curves(names: tuple[tuple[str, str, str, bool], ...]):
         label: strategies.with_options(strategies.get("LaRa MeDyate"), order=order, metric=metric, boosted=boosted)
         for label, order, metric, boosted in names
     }
-    config = notebook.Parameters(
+    config = parameters.Parameters(
         "ledger", network="mbv2-w0.35", budget="all", epochs="all", seeds="all", protocol="frozen"
     )
-    frame = notebook.over_layers(config, wanted)
+    frame = recorded.over_layers(config, wanted)
     if frame.empty:
         return frame
     frame = frame[frame.groupby(["series", "budget", "seed"]).layers.transform("nunique") >= LEAST_LAYERS]
     if frame.empty:
         return frame
-    config_of = notebook.table().set_index("id")[["task", "epochs"]]
+    config_of = recorded.table().set_index("id")[["task", "epochs"]]
     frame = frame.join(config_of, on="id")
     task, epochs = frame.groupby(["task", "epochs"]).size().idxmax()
     return frame[(frame.task == task) & (frame.epochs == epochs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from .. import networks, strategies
 from ..errors import InputError, choose
 from ..execution.measure import BYTES_PER_ELEMENT, PARTS, TRANSFORMER_PARTS, Kept, measure
+from ..execution.promise import BeyondBudget
 from ..selection import Selection
 from .config import RunConfig, stand_in_task
 from .finetune import subnet_of
@@ -34,7 +36,9 @@ class Step:
         self.config, self.classes, self.device = config, classes, device
         model = networks.build(config.network, weights="random", classes=classes)
         self.model = model.to(device, memory_format=torch.channels_last).train()
-        self.subnet = subnet_of(config, self.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BeyondBudget)  # what is held beyond the budget is what is asked for here
+            self.subnet = subnet_of(config, self.model)
         needed = channels is None and self.subnet.selector.needs_whole_gradient
         whole = self.subnet.channel_norms_of([self._batch(config.batch_size)]) if needed else None
         self.optimizer = torch.optim.SGD(self.subnet.parameters(), lr=0.0)

@@ -13,7 +13,7 @@ from medyate import notebook
 from medyate.cli import cli
 from medyate.errors import InputError
 from medyate.notebook import execute
-from medyate.notebook.parameters import Parameters
+from medyate.paper.parameters import Parameters
 
 SHIPPED = sorted(execute.folder().iterdir())
 

@@ -569,7 +569,7 @@ def test_latex_escapes_and_aligns():
 def test_what_a_transformer_page_runs_is_what_it_shows(monkeypatch):
     """Every run of Table 3's grid passes the filter of the table's own runs, the baseline at its own rate."""
     pytest.importorskip("transformers")
-    from medyate.notebook import recorded
+    from medyate.paper import recorded
     from medyate.sweeps import grids
 
     config = notebook.Parameters(

@@ -56,11 +56,11 @@ def test_equal_rankings_share_everything_and_others_what_sets_say(monkeypatch):
     first = pd.Series(np.linspace(2, 1, len(names)), index=names)
     second = pd.Series(np.linspace(1, 2, len(names)), index=names)
     table = pd.DataFrame({"a, 0": first, "a, 1": second, "b, 0": first})
-    monkeypatch.setattr(beyond.notebook, "layer_metric", lambda *_: table[["a, 0", "b, 0"]])
+    monkeypatch.setattr(beyond.recorded, "layer_metric", lambda *_: table[["a, 0", "b, 0"]])
     frame = pd.DataFrame({"network": ["mbv2-w0.35"]})
     found = beyond.agreement(frame)
     assert found.jaccard.tolist() == found.memory.tolist() == [1.0] * 3 and found.rho.tolist() == [pytest.approx(1)] * 3
-    monkeypatch.setattr(beyond.notebook, "layer_metric", lambda *_: table)
+    monkeypatch.setattr(beyond.recorded, "layer_metric", lambda *_: table)
     found = beyond.agreement(frame).iloc[0]
     one, other = (set(beyond.top_layers(values, layers, 27_946)) for values in (first, second))
     # pairs of two tasks: (a, 0) with (b, 0), equal; (a, 1) with (b, 0), reversed

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from medyate.notebook import beyond, parameters
-from medyate.paper import varied
+from medyate.notebook import beyond
+from medyate.paper import parameters, varied
 
 
 def test_saturation_counts_only_seeds_that_both_ends_have():

@@ -12,7 +12,7 @@ from small_task import SMALL, one_thread  # noqa: F401 (fixture)
 
 from medyate import tasks
 from medyate.errors import InputError
-from medyate.notebook import recorded
+from medyate.paper import recorded
 from medyate.runs import finetune, rankings, records
 from medyate.runs.config import READABLE, RankConfig, RunConfig
 from medyate.sweeps import worker

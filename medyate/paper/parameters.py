@@ -10,8 +10,8 @@ from typing import Any
 from .. import networks, strategies
 from ..errors import InputError, choose, whole
 from ..networks import schemes
-from ..paper import values as paper
 from ..runs import records
+from . import values as paper
 
 MODES = {
     "recorded": "draw what was recorded; compute nothing",

@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import strategies
 from ..errors import InputError, choose, whole
-from ..paper import values as paper
 from ..sweeps import protocols
+from . import values as paper
 from .parameters import ALL, Parameters, backbone
 
 if TYPE_CHECKING:
