@@ -124,7 +124,7 @@ class Subnet:
                 self.attached.select({}, everything=True)
         else:
             example = None
-            if check and not inputs.takes_numbers(input_shape):
+            if check and not inputs.takes_integers(input_shape, model):
                 example = inputs.example(input_shape, model, next(model.parameters()).device)
             if example is not None and strategy.needs(Needs.BUDGET) and count == "paper":
                 promise.warn(model, self.selector, example, recompute=recompute, **options)

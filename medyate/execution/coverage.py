@@ -38,6 +38,8 @@ def _obstacle(name: str, module: nn.Module, heads: Sequence[str], holders: Mappi
         base = next((base.__name__ for base in COUNTERPARTS if isinstance(module, base)), None)
         if base is not None and kind not in COUNTERPARTS and counterpart is None:
             return f"it is a {called}, a kind of {base} that may compute something else"
+        if kind.__name__ == "Conv1D":  # of transformers: GPT-2 and its kin
+            return "it is a Conv1D, a linear layer that lies transposed: medyate.integrations.linear.from_conv1d helps"
         return f"it is a {called}"
     if not is_split and hooked(module):
         return f"it is a {called} with a hook or a parametrisation"

@@ -19,6 +19,10 @@ BATCHES = (
 )
 
 
+# in what torch says where an operation on the meta device would have to know the data
+_BY_VALUES = ("register_meta", "meta tensors", "data-dependent", "Meta tensors")
+
+
 def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]:
     """One sample's shapes: of the positional arguments, and of those by name.
 
@@ -36,16 +40,18 @@ def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[st
 def example(input_shape: Shapes, model: nn.Module, device: torch.device | str = "meta") -> Call:
     """A model's arguments for one sample, as :func:`shapes_of` reads them.
 
-    A shape of two or more dimensions means numbers of the model's own precision, a shorter one integers:
-    token numbers (T,), a class or a time step ().
+    A shape of two or more dimensions means numbers of the model's own precision. One of one dimension is token
+    numbers (T,) where the model looks something up, else numbers too: features (F,), a waveform (T,). One of none is
+    an integer: a class, a time step.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    least = 2 if _looks_up(model) else 1  # dimensions of what is made of numbers
     generator = torch.Generator().manual_seed(0)  # its own: torch's global one is the user's
 
     def one(shape: tuple[int, ...]) -> Tensor:
         if str(device) == "meta":
-            return torch.empty((1, *shape), dtype=dtype if len(shape) > 1 else torch.long, device="meta")
-        if len(shape) > 1:
+            return torch.empty((1, *shape), dtype=dtype if len(shape) >= least else torch.long, device="meta")
+        if len(shape) >= least:
             return torch.rand((1, *shape), generator=generator).to(device, dtype)
         return torch.ones((1, *shape), dtype=torch.long, device=device)
 
@@ -53,15 +59,25 @@ def example(input_shape: Shapes, model: nn.Module, device: torch.device | str = 
     return tuple(one(shape) for shape in positional), {name: one(shape) for name, shape in named.items()}
 
 
-def takes_numbers(input_shape: Shapes) -> bool:
+def _looks_up(model: nn.Module) -> bool:
+    return any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+
+
+def takes_integers(input_shape: Shapes, model: nn.Module) -> bool:
     """Whether a model takes integers, of which an example cannot be made up: not any number is a token."""
-    positional, named = shapes_of(input_shape)
-    return any(len(shape) < 2 for shape in (*positional, *named.values()))
+    (given, named) = example(input_shape, model)
+    return any(not tensor.is_floating_point() for tensor in (*given, *named.values()))
 
 
 def does_not_run(input_shape: Shapes, error: Exception) -> InputError:
     """What is told where the user's model raises ``error`` on an example."""
     told = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, (NotImplementedError, RuntimeError)) and any(sign in str(error) for sign in _BY_VALUES):
+        # torch's own words are of its meta device, which whoever gave a detector has never heard of
+        told = (
+            "what it computes depends on the values of the data, as in a detector, so that shapes do not tell what it "
+            "keeps; allowed: a part of it that is a plain network, as in Subnet(model.backbone, ..)"
+        )
     return InputError(f"the model does not run on one input of shape {input_shape!r}: {told}")
 
 
@@ -72,6 +88,11 @@ def meta_state(model: nn.Module) -> dict[str, Tensor]:
     :func:`torch.func.functional_call` with ``tie_weights=False`` then leaves the model as it found it.
     """
     twins: dict[int, Tensor] = {}
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"{name!r} has no shape yet, as its module is lazy; allowed: a model that has run on a batch once"
+            )
 
     def twin(tensor: Tensor) -> Tensor:
         return twins.setdefault(id(tensor), torch.empty_like(tensor, device="meta"))
