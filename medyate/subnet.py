@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from . import costs, strategies
 from .errors import InputError, choose, whole
 from .execution import coverage, promise
-from .execution.attach import attach
+from .execution.attach import Attached, attach
 from .execution.masked import Dense
 from .execution.modes import COUNTS, EXECUTIONS, RECOMPUTE
 from .execution.preliminary import rank as rank
@@ -110,8 +111,8 @@ class Subnet:
         self.layers = tuple(layer for layer in found if layer.name in set(self.coverage.selectable))
         if not self.layers:
             raise InputError(f"there is no layer to select: {self.coverage}")
-        options = {"classifier": heads, "batch_norm": batch_norm, "norm_affine": norm_affine}
-        everything = {"recompute": recompute, **options} if count == "everything" else None
+        options: dict[str, Any] = {"classifier": heads, "batch_norm": batch_norm, "norm_affine": norm_affine}
+        everything: dict[str, Any] | None = {"recompute": recompute, **options} if count == "everything" else None
         more = promise.overheads(model, self.layers, input_shape, **everything) if everything else None
         if generator is None:
             generator = torch.Generator().manual_seed(whole(seed, "seed", 0))
@@ -119,9 +120,10 @@ class Subnet:
             strategy, self.layers, budget, generator, ranking=ranking, k=k, fill=fill, scheme=scheme, overheads=more
         )
         if execution == "dense" or strategy.needs(Needs.EVERYTHING):
-            self.attached = Dense(model, **options)
+            dense = Dense(model, **options)
             if strategy.needs(Needs.EVERYTHING):
-                self.attached.select({}, everything=True)
+                dense.select({}, everything=True)
+            self.attached: Attached | Dense = dense
         else:
             example = None
             if check and not inputs.takes_integers(input_shape, model):
@@ -161,14 +163,15 @@ class Subnet:
         norms = whole_gradient
         if self.strategy.needs(Needs.OWN_GRADIENT) and self.selection is not None:
             norms = self._norms()
-        self._apply(self.selector.select(norms))
+        chosen = self.selector.select(norms)
+        self._apply(chosen)
         if optimizer is not None:
             self.attached.refresh(optimizer)
-        return self.selection
+        return chosen
 
     def _apply(self, selection: Selection) -> None:
         self.selection = selection
-        if self.strategy.needs(Needs.EVERYTHING):
+        if isinstance(self.attached, Dense) and self.strategy.needs(Needs.EVERYTHING):
             self.attached.select({}, everything=True)
         else:
             self.attached.select(selection.channels)
@@ -226,14 +229,15 @@ class Subnet:
                 "the epoch's gradients overflowed and no step was taken: its norms are passed over", stacklevel=4
             )
             return {}
-        missing = [name for name in self.selection.channels if name not in found]
+        selected = self.selection.channels if self.selection is not None else {}
+        missing = [name for name in selected if name not in found]
         if missing and not partly:
             raise InputError(
                 f"layer {missing[0]!r} has no gradient from the epoch before; allowed: next_epoch after at least one "
                 "step of an optimiser, and a layer that gradients reach (not under no_grad, nor in a reentrant "
                 "torch.utils.checkpoint: use_reentrant=False)"
             )
-        return {name: found[name].cpu() for name in self.selection.channels if name in found}
+        return {name: found[name].cpu() for name in selected if name in found}
 
     def channel_norms_of(
         self, batches: Iterable, loss_function: Callable[..., Tensor] | None = None, layers: Sequence[str] | None = None
@@ -250,7 +254,8 @@ class Subnet:
             layer.name: range(layer.channels) for layer in self.layers if layers is None or layer.name in layers
         }
         self.attached.select(everything)
-        total, count = {}, 0
+        total: dict[str, Tensor] = {}
+        count = 0
         for batch in batches:
             loss = loss_of(self.model, batch, loss_function)
             weights = self.attached.active()

@@ -15,6 +15,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def attach(
     expected = _output(model, example) if example is not None else None
     try:
         attached._enter(fold)
-        if expected is not None:
+        if example is not None and expected is not None:
             _compare(expected, _output(model, example), next(model.parameters()).dtype)
     except BaseException:
         attached.detach()
@@ -193,6 +194,12 @@ class Attached:
         self._steps: steps.Steps | None = None
 
     @property
+    def steps(self) -> steps.Steps:
+        """What is known of optimisers' steps, of a model that is attached."""
+        assert self._steps is not None
+        return self._steps
+
+    @property
     def classifier_name(self) -> str:
         return ", ".join(self.heads)
 
@@ -258,7 +265,7 @@ class Attached:
         self._entered.append(module)
         module.__dict__["former"] = type(module)
         module.__class__ = new
-        if issubclass(new, Split):
+        if isinstance(module, Split):
             module.enter()
 
     def _compact_names(self) -> list[str]:
@@ -281,8 +288,8 @@ class Attached:
         }
         return recomputing.Scope(self.recompute, layers, constants)
 
-    def _freezes(self, norm: nn.BatchNorm2d) -> bool:
-        return self.batch_norm == "frozen" and norm.track_running_stats
+    def _freezes(self, norm: nn.Module) -> bool:
+        return self.batch_norm == "frozen" and bool(norm.track_running_stats)
 
     def expect(self, elements: Mapping[str, int], input_shape: inputs.Shapes) -> None:
         """Refuse, from now on, to train on samples that are larger than ``input_shape``.
@@ -309,14 +316,14 @@ class Attached:
         nothing = torch.empty(0, dtype=torch.long)
         for module in self.splits():
             if module.select(wanted.get(module.layer_name, nothing)):
-                self._steps.forget(module._parameters["selected_weight"])
+                self.steps.forget(module._parameters["selected_weight"])
 
     def _checked(self, name: str, chosen: Sequence[int], why: Mapping[str, str]) -> Tensor:
         if name not in why:
             raise InputError(f"the selection names layer {name!r}, which the model does not have")
         if why[name]:
             raise InputError(f"layer {name!r} cannot be selected: {why[name]}; allowed: {coverage.ALLOWED}")
-        return fitting(name, chosen, self.model.get_submodule(name).input_channels)
+        return fitting(name, chosen, self._split(name).input_channels)
 
     @property
     def selected(self) -> dict[str, Split]:
@@ -343,7 +350,7 @@ class Attached:
         for parameter in self.parameters():
             if id(parameter) not in held:
                 self._group_of(parameter, optimizer)["params"].append(parameter)
-        self._steps.drop(optimizer)
+        self.steps.drop(optimizer)
 
     def _group_of(self, parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> dict:
         groups = optimizer.param_groups
@@ -376,7 +383,10 @@ class Attached:
 
     def weight_of(self, name: str) -> nn.Parameter:
         """The parameter by which a layer is trained."""
-        return self.model.get_submodule(name)._parameters["selected_weight"]
+        return self._split(name)._parameters["selected_weight"]
+
+    def _split(self, name: str) -> Any:
+        return self.model.get_submodule(name)
 
     def is_held(self, name: str, optimizer: torch.optim.Optimizer) -> bool:
         """Whether this optimiser trains the layer."""
@@ -385,16 +395,16 @@ class Attached:
 
     def trust(self) -> None:
         """What optimisers know now, or will load, is of the present selection."""
-        self._steps.trust()
+        self.steps.trust()
 
     def gradients(self) -> dict[str, Tensor]:
         """The selected weights' gradients by layer, one row a channel: (k, elements per channel)."""
         selected = self.selected.items()
-        return {name: self.gradient(name) for name, module in selected if module.selected_weight.grad is not None}
+        return {name: self.gradient(name) for name, _ in selected if self.weight_of(name).grad is not None}
 
     def gradient(self, name: str) -> Tensor:
         """One selected layer's gradient, a row a channel."""
-        module = self.model.get_submodule(name)
+        module = self._split(name)
         return rows(module, module.selected_weight.grad)
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
@@ -457,7 +467,7 @@ def plain(model: nn.Module) -> nn.Module:
 _OURS = "layer_name geometry pads norm activation gates budgeted is_copy agreed follower expected".split()
 
 
-def _products(module: nn.Module, new: type[Split]) -> dict:
+def _products(module: Any, new: type[Split]) -> dict:
     """What a turned layer's products need besides tensors."""
     if not hasattr(module, "kernel_size"):
         weight = module._parameters[new.weight_name]

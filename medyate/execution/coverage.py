@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -114,5 +115,6 @@ def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Covera
 
 def weight_of(module: nn.Module) -> nn.Parameter:
     """The weight of a layer that can be selected, before it is attached."""
-    counterpart = COUNTERPARTS[type(module)]
-    return module._parameters[counterpart.weight_name]
+    weight = module._parameters[cast(type[Split], COUNTERPARTS[type(module)]).weight_name]
+    assert weight is not None  # else it has an obstacle
+    return weight

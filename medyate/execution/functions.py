@@ -85,7 +85,7 @@ def _again(scope: Scope, part: str, func: Callable, args: tuple, kwargs: dict, *
 
 
 # Functions whose gradient needs their input, and the place of their argument ``inplace``, if they have one.
-_SMOOTH = {
+_SMOOTH: dict[Callable, int | None] = {
     F.silu: 1,
     F.hardswish: 1,
     F.mish: 1,
@@ -128,7 +128,7 @@ def _smooth(func: Callable, place: int | None):
         if not x.requires_grad or x._is_view():
             return NotImplemented
         kept = scope.kept("activations", x)
-        if kept is None or any(tensor is x for tensor in kept.tensors):
+        if kept is None or any(tensor is x for tensor in kept.held):
             return NotImplemented  # torch's own keeps a copy
         plain = {key: value for key, value in kwargs.items() if key not in ("input", "inplace")}
         function = functools.partial(_called, func, args[1:place], plain)
@@ -286,7 +286,8 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        return _dropped(grad, *ctx.saved_tensors, ctx.p, ctx.layout), None, None, None
+        (bits,) = ctx.saved_tensors
+        return _dropped(grad, bits, ctx.p, ctx.layout), None, None, None
 
 
 @instead_of(F.dropout, recipes=False)
@@ -594,7 +595,7 @@ def _linear(scope: Scope, input: Tensor, weight: Tensor, bias: Tensor | None = N
     if bias is own:
         return out
     with scope:  # a bias that was put together from parts
-        return out + bias
+        return out if bias is None else out + bias
 
 
 def _norm(scope: Scope, func: Callable, function: Callable, args: tuple, operands: list[Tensor]):
@@ -678,7 +679,9 @@ class _Softmax(torch.autograd.Function):
         out = torch.softmax(x, dim)
         ctx.dim, ctx.dtype = dim, x.dtype
         scope.note(torch.softmax, (x, dim), {}, out)
-        scope.kept("attention", out, always=True, shared=True).save(ctx)
+        kept = scope.kept("attention", out, always=True, shared=True)
+        assert kept is not None  # as always=True
+        kept.save(ctx)
         return out
 
     @staticmethod

@@ -99,13 +99,13 @@ def _pass_through(grad: Tensor, bits: Tensor, stride: tuple[int, ...]) -> Tensor
     integer = np.dtype(f"i{grad.element_size()}")
     flat, flat_out = (t.as_strided((count,), (1,)).numpy().view(integer) for t in (grad, out))
     octets, packed = _octets(integer), bits.numpy()
-    keep = np.empty((-(-min(count, _PIECE) // 8), 8), integer)
+    octets_kept = np.empty((-(-min(count, _PIECE) // 8), 8), integer)
     for start in range(0, count, _PIECE):
         piece = flat[start : start + _PIECE]
         rows = -(-len(piece) // 8)
         # "clip" spares numpy a copy; no byte is out of range
-        np.take(octets, packed[start // 8 : start // 8 + rows], axis=0, out=keep[:rows], mode="clip")
-        np.bitwise_and(piece, keep.reshape(-1)[: len(piece)], out=flat_out[start : start + _PIECE])
+        np.take(octets, packed[start // 8 : start // 8 + rows], axis=0, out=octets_kept[:rows], mode="clip")
+        np.bitwise_and(piece, octets_kept.reshape(-1)[: len(piece)], out=flat_out[start : start + _PIECE])
     return out
 
 
@@ -146,7 +146,8 @@ class Rectify(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        return _pass_through(grad, *ctx.saved_tensors, ctx.layout), None, None
+        (bits,) = ctx.saved_tensors
+        return _pass_through(grad, bits, ctx.layout), None, None
 
 
 def rectify(x: Tensor, ceiling: float | None) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,13 @@ from . import recompute as recomputing
 COPIED_WHOLE = "medyate: a copy that trains by itself"  # a key among what copy.deepcopy remembers
 
 
-class Split:
+if TYPE_CHECKING:
+    _Beside = nn.Module  # what each counterpart is besides
+else:
+    _Beside = object
+
+
+class Split(_Beside):
     """What a selected convolution and linear layer share: a compact weight beside the whole, and its gradient.
 
     ``selected_weight`` is one object from attaching to detaching, so that optimisers, parameter groups, lists for
@@ -37,11 +44,13 @@ class Split:
     geometry: kernels.Geometry
     pads: bool = False  # the input is padded in a step of its own
     norm: nn.BatchNorm2d | None = None  # a frozen batch norm folded into this layer
-    activation: nn.Module | None = None  # the ReLU or ReLU6 behind it
+    activation: Any = None  # the ReLU or ReLU6 behind it
     gates: tuple = ()  # the modules whose forward pass brings this layer's output to its batch norm
     budgeted: int | None = None  # elements of a sample's input, per channel, that the budget counts
     is_copy: bool = False  # of an attached model: it shares the compact weights, and does not use them
     weight_name, bias_name = "weight", "bias"
+    in_channels: int
+    _parameters: dict[str, Any]  # None for a bias that is not there
 
     @property
     def weight(self) -> Tensor:
@@ -68,6 +77,11 @@ class Split:
         return self.__dict__.get("selected_channels")
 
     @property
+    def taken(self) -> Tensor:
+        """:attr:`channels` of a layer that is selected."""
+        return self.__dict__["selected_channels"]
+
+    @property
     def selected_weight(self) -> nn.Parameter | None:
         """The compact parameter of the selected channels; None where the layer is frozen."""
         return None if self.channels is None else self._parameters["selected_weight"]
@@ -77,7 +91,7 @@ class Split:
 
     def _owners(self) -> tuple[Tensor, Tensor]:
         per_group = self.in_channels // self.geometry.groups
-        return self.channels // per_group, self.channels % per_group
+        return self.taken // per_group, self.taken % per_group
 
     def _blocks(self, weight: Tensor) -> Tensor:
         return weight.unflatten(0, (self.geometry.groups, self.geometry.outputs))
@@ -85,13 +99,13 @@ class Split:
     def part(self, weight: Tensor) -> Tensor:
         """The selected channels' part of a tensor of the whole weight's shape, copied."""
         if self.geometry.groups == 1:
-            return weight.index_select(1, self.channels)
+            return weight.index_select(1, self.taken)
         group, place = self._owners()
         return self._blocks(weight)[group, :, place].contiguous()
 
     def _put(self, weight: Tensor, part: Tensor) -> None:
         if self.geometry.groups == 1:
-            weight.index_copy_(1, self.channels, part)
+            weight.index_copy_(1, self.taken, part)
         else:
             group, place = self._owners()
             self._blocks(weight)[group, :, place] = part
@@ -230,7 +244,8 @@ class Split:
     def output(self, x: Tensor, folds: bool = False) -> Tensor:
         """What the layer gives for an input that is padded already; ``folds``: behind batch norm and activation."""
         scale = self.scale() if folds else None
-        weight, bias = self.folded_weight(scale), self.bias_vector
+        weight: Tensor = self.folded_weight(scale)
+        bias: Tensor | None = self.bias_vector
         if scale is not None:
             shift = kernels.shift_of(self.norm, scale)
             bias = shift if bias is None else torch.addcmul(shift, bias, scale)
@@ -243,7 +258,7 @@ class Split:
     def chosen(self, x: Tensor) -> Tensor:
         """The selected channels of the input; the input itself, not a copy, where that is all."""
         linear = self.geometry.linear
-        channels = self.channels
+        channels = self.taken
         if len(channels) == x.shape[-1 if linear else 1]:
             # a view would keep all of what it is a view of
             return x if x.untyped_storage().nbytes() == x.numel() * x.element_size() else x.clone()
@@ -251,16 +266,17 @@ class Split:
 
     def compact_gradient(self, grad: Tensor, chosen: Tensor, scale: Tensor | None) -> Tensor:
         """The gradient of ``selected_weight``; the folded scale belongs to each output channel."""
-        kernel = () if self.geometry.linear else tuple(self.selected_weight.shape[2:])
+        selected = self._parameters["selected_weight"]
+        kernel = () if self.geometry.linear else tuple(selected.shape[2:])
         chosen = self.padded(chosen)
-        owners = self.channels if self.geometry.groups == 1 else self._owners()[0]
+        owners = self.taken if self.geometry.groups == 1 else self._owners()[0]
         found = self.geometry.weight_gradient(grad, chosen, owners, kernel)
         if scale is not None:
             scale = scale.to(found.dtype)
             if self.geometry.groups > 1:
                 scale = scale[self.geometry.outputs_of(owners)]
             found = found * scale.view(*scale.shape, *[1] * (found.dim() - scale.dim()))
-        return found.to(self.selected_weight.dtype)
+        return found.to(selected.dtype)
 
     def state(self) -> tuple:
         """Changes whenever something that the backward pass reads does."""
@@ -332,6 +348,9 @@ def _become(parameter: nn.Parameter, content: Tensor) -> None:
 
 
 class _Convolution(Split):
+    padding_mode: Any
+    _reversed_padding_repeated_twice: Any
+
     def forward(self, x: Tensor) -> Tensor:
         scope = recomputing.current()
         return self.run(x) if scope is None else scope.project(x, self)
@@ -353,19 +372,20 @@ class _Convolution(Split):
         return self.in_channels
 
 
-class SubnetConv1d(_Convolution, nn.Conv1d):
+# Their weight is a property that is read; what is written is the parameter of that name.
+class SubnetConv1d(_Convolution, nn.Conv1d):  # type: ignore[override]
     pass
 
 
-class SubnetConv2d(_Convolution, nn.Conv2d):
+class SubnetConv2d(_Convolution, nn.Conv2d):  # type: ignore[override]
     pass
 
 
-class SubnetConv3d(_Convolution, nn.Conv3d):
+class SubnetConv3d(_Convolution, nn.Conv3d):  # type: ignore[override]
     pass
 
 
-class SubnetLinear(Split, nn.Linear):
+class SubnetLinear(Split, nn.Linear):  # type: ignore[override]
     def forward(self, x: Tensor) -> Tensor:
         scope = recomputing.current()
         return self.run(x) if scope is None else scope.project(x, self)
@@ -386,7 +406,7 @@ class SubnetMultiheadAttention(Split, nn.MultiheadAttention):
     weight_name, bias_name = "in_proj_weight", "in_proj_bias"
 
     @property
-    def in_proj_weight(self) -> Tensor:
+    def in_proj_weight(self) -> Tensor:  # type: ignore[override]
         return self.whole()
 
     @property
@@ -444,7 +464,7 @@ class SubnetReLU(Absorbed, nn.ReLU):
 
 class SubnetReLU6(Absorbed, nn.ReLU6):
     ceiling: float | None = 6.0
-    forward = SubnetReLU.forward
+    forward = SubnetReLU.forward  # type: ignore[assignment]  # torch calls the argument `input`
 
 
 class SubnetBatchNorm2d(Absorbed, nn.BatchNorm2d):
@@ -515,7 +535,7 @@ def hooked(module: nn.Module) -> bool:
     )
 
 
-def padding_of(module: nn.Conv2d) -> tuple[int, int] | None:
+def padding_of(module: Any) -> tuple[int, ...] | None:
     """The padding that the products do themselves; None where a step of its own pads (:meth:`padded`)."""
     if module.padding_mode != "zeros":
         return None

@@ -8,7 +8,8 @@ an optimiser with weight decay or momentum from before would change others too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from .modes import BATCH_NORMS
 class Dense:
     """A model whose gradients are masked. ``select(everything=True)`` trains every parameter."""
 
-    before_step = after_step = None  # see :class:`medyate.execution.attach.Attached`
+    # see :class:`medyate.execution.attach.Attached`
+    before_step: Callable[[torch.optim.Optimizer, bool], None] | None = None
+    after_step: Callable[[torch.optim.Optimizer, bool], None] | None = None
 
     def __init__(
         self, model: nn.Module, *, classifier: str | Sequence[str], batch_norm: str = "train", norm_affine: bool = False
@@ -65,7 +68,7 @@ class Dense:
         if everything:
             return
         for name, indices in wanted.items():
-            module = modules[name]
+            module: Any = modules[name]
             indices = indices.to(module.weight.device)
             mask = self._masks[name] = _mask(module, indices)
             module.weight.requires_grad_(True)
@@ -102,7 +105,10 @@ class Dense:
 
     def weight_of(self, name: str) -> nn.Parameter:
         """The parameter by which a layer is trained."""
-        return self.model.get_submodule(name).weight
+        return self._layer(name).weight
+
+    def _layer(self, name: str) -> Any:
+        return self.model.get_submodule(name)
 
     def is_held(self, name: str, optimizer: torch.optim.Optimizer) -> bool:
         """Whether this optimiser trains the layer."""
@@ -126,11 +132,11 @@ class Dense:
     def gradients(self) -> dict[str, Tensor]:
         """The selected channels' gradients by layer, one row a channel."""
         chosen = self._chosen
-        return {name: self.gradient(name) for name in chosen if self.model.get_submodule(name).weight.grad is not None}
+        return {name: self.gradient(name) for name in chosen if self.weight_of(name).grad is not None}
 
     def gradient(self, name: str) -> Tensor:
         """One selected layer's gradient, a row a channel."""
-        module = self.model.get_submodule(name)
+        module = self._layer(name)
         return _per_channel(module.weight.grad, getattr(module, "groups", 1)).index_select(0, self._chosen[name])
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
@@ -153,7 +159,7 @@ def _per_channel(weight: Tensor, groups: int) -> Tensor:
     return blocks.transpose(1, 2).reshape(groups * per_group, -1)
 
 
-def _mask(module: nn.Module, indices: Tensor) -> Tensor:
+def _mask(module: Any, indices: Tensor) -> Tensor:
     weight, groups = module.weight, getattr(module, "groups", 1)
     outputs, per_group = weight.shape[:2]
     mask = torch.zeros(groups * per_group, dtype=weight.dtype, device=weight.device)

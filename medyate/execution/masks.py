@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..costs import Layer
-from ..probing import tracing
+from ..probing import inputs, tracing
 from .measure import BYTES_PER_ELEMENT
 
 
@@ -19,7 +19,7 @@ def _layer_or_bits(func, args, kwargs, out, names) -> str | int | None:
     return None if product is None else product.name
 
 
-def mask_overheads(model: nn.Module, layers: Sequence[Layer], input_shape: Sequence[int]) -> dict[str, int]:
+def mask_overheads(model: nn.Module, layers: Sequence[Layer], input_shape: inputs.Shapes) -> dict[str, int]:
     """What must be kept for masks if a layer is the first that is selected, in elements, by layer.
 
     One bit per rectified output behind it, each mask rounded up to whole bytes, the sum to whole

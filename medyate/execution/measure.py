@@ -186,7 +186,7 @@ class _Live(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.live: dict[int, tuple] = {}  # address of the storage -> its weak reference
+        self.live: dict[int, weakref.ref] = {}  # address of the storage -> its weak reference
         self.former: set[int] = set()
         self.held_bytes = self.peak_bytes = 0
 
@@ -205,7 +205,7 @@ class _Live(TorchDispatchMode):
         if key in self.live or key in self.former:
             return
 
-        def freed(_reference):
+        def freed(_reference: weakref.ref):
             self.held_bytes -= size
             del self.live[key]
 

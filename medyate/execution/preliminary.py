@@ -68,10 +68,12 @@ def rank(
         if not steps:
             raise InputError("batches gave nothing; allowed: an iterable that gives batches anew each epoch")
         gatherer.epoch()
+    metrics = gatherer.metrics()
     return Ranking(
         network=type(model).__name__,
         name=name,
         layers=tuple(layer.name for layer in found),
-        **gatherer.metrics(),
+        lara=metrics["lara"],
+        layer_rgn=metrics["layer_rgn"],
         source=f"a fine-tuning of {epochs} epochs of the model itself",
     )

@@ -238,14 +238,20 @@ class Kept:
             if source is not None:
                 source.retain()
 
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The roots' tensors, until :meth:`save`."""
+        assert self.tensors is not None
+        return self.tensors
+
     def save(self, ctx) -> None:
         """For the forward pass: from here on autograd holds the tensors."""
         ctx.kept = self
         listener = kernels.saved_listener.get()
         if listener is not None:
-            for leaf, tensor in zip(self.leaves, self.tensors):
+            for leaf, tensor in zip(self.leaves, self.held):
                 listener(tensor, self.part if leaf in self.sources else "recipes")
-        ctx.save_for_backward(*self.tensors)
+        ctx.save_for_backward(*self.held)
         self.tensors = None
 
     def values(self, ctx) -> list[Tensor | None]:
@@ -272,6 +278,11 @@ class _Tag:
     """
 
     __slots__ = ("storage", "choices", "version", "place", "dtype")
+    storage: weakref.ref
+    choices: list
+    version: int
+    place: tuple
+    dtype: torch.dtype
 
 
 _Choice = tuple  # (recipe, its roots: what is kept for it)
@@ -406,7 +417,8 @@ class Scope(TorchFunctionMode):
 
     def _choices(self, make: Callable[[list], _Step], operands: list[Tensor], products: int) -> list[_Choice]:
         """Recipes of one step over recipes of its operands, from the one that repeats most products to the least."""
-        choices, room = [], self.depth - products
+        choices: list[_Choice] = []
+        room = self.depth - products
         while room >= 0 and len(choices) < _CHOICES:
             children, leaves = self.sources(operands, room)
             source = make(children)
@@ -514,7 +526,9 @@ class Scope(TorchFunctionMode):
         The operands are weighed one after the other. ``always`` asks for an answer in any case; ``shared`` says that
         others will be made from the same roots, so that roots are worth it that take as much as the operand itself.
         """
-        sources, leaves, some = [], {}, always
+        sources: list = []
+        leaves: dict[_Leaf, Tensor] = {}
+        some = always
         for operand in operands:
             if operand is None:
                 sources.append(None)

@@ -31,7 +31,7 @@ def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[st
     """
     if isinstance(input_shape, Mapping):
         return (), {name: tuple(shape) for name, shape in input_shape.items()}
-    shape = tuple(input_shape)
+    shape: tuple[Any, ...] = tuple(input_shape)
     if any(isinstance(one, (tuple, list, torch.Size)) for one in shape):
         return tuple(tuple(one) for one in shape), {}
     return (shape,), {}

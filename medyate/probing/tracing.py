@@ -98,7 +98,8 @@ class _Watch(TorchFunctionMode):
     def __init__(self, tensors: Mapping[str, torch.Tensor], see: See):
         super().__init__()
         self.names = {id(tensor): name.rpartition(".")[0] for name, tensor in tensors.items() if tensor.dim() > 1}
-        self.see, self.seen = see, []
+        self.see = see
+        self.seen: list[Any] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
