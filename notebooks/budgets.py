@@ -75,8 +75,8 @@ if len(curve):
                 "budget": "budget (elements)",
                 "share_percent": "share (%)",
                 "top1_percent": "top-1 (%)",
-                "gain": "over *Head only* (points)",
-                "part_percent": "of *Baseline*'s gain (%)",
+                "gain": "over Head only (points)",
+                "part_percent": "of Baseline's gain (%)",
             }
         ),
         "budgets-gain",

@@ -185,7 +185,9 @@ def latex(frame: pd.DataFrame, decimals: int = 2) -> str:
 
 
 def say(text: str) -> None:
-    """A line of computed text on the page, in Markdown."""
+    """A line of computed text on the page, in Markdown; nothing where there is nothing to say."""
+    if not text.strip():
+        return
     from IPython.display import Markdown, display
 
     display(Markdown(text))

@@ -580,3 +580,15 @@ def test_what_a_transformer_page_runs_is_what_it_shows(monkeypatch):
     frame = pd.DataFrame([{**one.as_dict(), "id": one.id, "K": None} for one in grid])
     monkeypatch.setattr(recorded, "table", lambda kind="run": frame)
     assert set(recorded.strategy_runs(config, 3)["id"]) == {one.id for one in grid}
+
+
+def test_where_there_is_nothing_to_say_nothing_is_shown(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    notebook.say("")
+    notebook.say(" \n")
+    assert shown == []
+    notebook.say("some")
+    assert [one.data for one in shown] == ["some"]
