@@ -141,6 +141,12 @@ def without_solutions(text: str) -> str:
     return re.sub(r"^```\{solution-start\}.*?^```\{solution-end\}\n```\n", "", text, flags=re.M | re.S)
 
 
+def without_lecturers(text: str) -> str:
+    """A page without the cards that lead to the lecturers' pages."""
+    places = "|".join(page.removeprefix("book/") for page in LECTURERS)
+    return re.sub(rf"^:::\{{grid-item-card\}} [^\n]*\n:link: ({places})\n.*?^:::\n\n?", "", text, flags=re.M | re.S)
+
+
 def student_source(folder: Path) -> Path:
     """The book's source for students, made anew: the same pages without solutions, and without the lecturers' page."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -151,7 +157,7 @@ def student_source(folder: Path) -> Path:
     for name in ("results", "tests"):  # pages link to records and show a test's reference
         (folder / name).symlink_to(ROOT / name)
     for page in folder.glob("book/**/*.md"):
-        page.write_text(without_solutions(page.read_text("utf-8")), "utf-8")
+        page.write_text(without_lecturers(without_solutions(page.read_text("utf-8"))), "utf-8")
     for page in LECTURERS:
         (folder / f"{page}.md").unlink()
     contents = folder / "_toc.yml"

@@ -138,6 +138,10 @@ def test_student_version_has_every_exercise_and_no_solution(build, tmp_path):
         assert not re.search(r"\bsolution", theirs, flags=re.I)
         assert theirs.count("{exercise-start}") == ours.count("{exercise-start}")
     assert not [page for page in build.LECTURERS if (folder / f"{page}.md").exists()]
+    for page in folder.glob("book/**/*.md"):  # a link to what is not there fails the build
+        assert not re.search(r"reference/(lecturer|submission)", page.read_text()), page
+    cards = (folder / "book" / "index.md").read_text()
+    assert cards.count("{grid-item-card}") == (ROOT / "book" / "index.md").read_text().count("{grid-item-card}") - 1
     assert build.pages(folder) == [page for page in build.pages(ROOT) if page not in build.LECTURERS]
     assert "launch_buttons" not in build.config(
         "student", tmp_path, "https://github.com/a/b"
