@@ -442,8 +442,8 @@ def over_layers(config: Parameters, wanted: Mapping[str, strategies.Strategy]) -
         top1_percent=frame.test_top1_percent,
         alpha_percent=100 * frame.alpha,
     )
-    # a K that was given and the same K by the strategy's rule are the same run
-    frame = frame.drop_duplicates(["series", "budget", "layers", "seed"])
+    # a K that was given and the same K by the strategy's rule are the same run, of one task and length
+    frame = frame.drop_duplicates(["series", *CELL, "layers", "seed"])
     return frame.sort_values(["series", "budget", "layers", "seed"])[OVER_LAYERS].reset_index(drop=True)
 
 

@@ -592,3 +592,15 @@ def test_where_there_is_nothing_to_say_nothing_is_shown(monkeypatch):
     assert shown == []
     notebook.say("some")
     assert [one.data for one in shown] == ["some"]
+
+
+def test_runs_over_layers_of_two_tasks_do_not_displace_each_other(records):
+    """The same K, budget and seed on another task, or for other epochs, is another run."""
+    records(run_record(70, layers=7), run_record(60, layers=7, task="flowers12"), run_record(80, layers=7, epochs=6))
+    config = notebook.Parameters("ledger", network="mbv2-w0.35", budget="all", epochs="all", seeds="all")
+    found = notebook.over_layers(config, {"x": strategies.get("LaRa MeDyate")})
+    assert sorted(found.top1_percent) == [60, 70, 80]
+    # but K as the rule gives it and the same K given are one
+    records(run_record(71, layers=None))
+    k = notebook.table().set_index("test_top1_percent").K
+    assert len(notebook.over_layers(config, {"x": strategies.get("LaRa MeDyate")})) == 3 + (k[71] != 7)
