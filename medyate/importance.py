@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -58,14 +58,14 @@ def layer_metrics(norms: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[
 class Gatherer:
     """Collects whole-gradient channel norms step by step, epoch by epoch.
 
-    ``weights`` are the layers' weight parameters, in order. Call :meth:`step` after each backward pass and
-    :meth:`epoch` at each epoch's end. ``last``, ``mean`` and ``of_mean`` hold one (channels,) vector per epoch: the
-    norms of its last step's gradient, the mean of all its steps' norms, and the norms of its steps' mean gradient.
-    Which of them the paper means stands nowhere in it.
+    ``weights`` are the layers' weight parameters, in order; those of layers in ``transposed`` are (in, out). Call
+    :meth:`step` after each backward pass and :meth:`epoch` at each epoch's end. ``last``, ``mean`` and ``of_mean`` hold
+    one (channels,) vector per epoch: the norms of its last step's gradient, the mean of all its steps' norms, and the
+    norms of its steps' mean gradient. Which of them the paper means stands nowhere in it.
     """
 
-    def __init__(self, weights: Sequence[Tensor], layers: Sequence[Layer]):
-        self.weights, self.layers = list(weights), tuple(layers)
+    def __init__(self, weights: Sequence[Tensor], layers: Sequence[Layer], transposed: Collection[str] = ()):
+        self.weights, self.layers, self.transposed = list(weights), tuple(layers), frozenset(transposed)
         self.last: list[Tensor] = []
         self.mean: list[Tensor] = []
         self.of_mean: list[Tensor] = []
@@ -76,7 +76,8 @@ class Gatherer:
         self._gradients = [torch.zeros_like(weight) for weight in self.weights]
 
     def _norms(self, gradients: Sequence[Tensor]) -> Tensor:
-        return torch.cat([channel_norms(one, layer.groups) for one, layer in zip(gradients, self.layers)])
+        usual = [one.t() if layer.name in self.transposed else one for one, layer in zip(gradients, self.layers)]
+        return torch.cat([channel_norms(one, layer.groups) for one, layer in zip(usual, self.layers)])
 
     def step(self) -> None:
         # a weight that the loss does not reach has a gradient of zero

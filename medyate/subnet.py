@@ -128,8 +128,9 @@ class Subnet:
             example = None
             if check and not inputs.takes_integers(input_shape, model):
                 example = inputs.example(input_shape, model, next(model.parameters()).device)
-            if example is not None and strategy.needs(Needs.BUDGET) and count == "paper":
-                promise.warn(model, self.selector, example, recompute=recompute, **options)
+            if check and strategy.needs(Needs.BUDGET) and count == "paper":
+                call = example or inputs.example(input_shape, model, next(model.parameters()).device)
+                promise.warn(model, self.selector, call, recompute=recompute, **options)
             self.attached = attach(model, example=example, recompute=recompute, **options)
         self.attached.expect({layer.name: layer.activation_elements_per_channel for layer in self.layers}, input_shape)
         self.attached.before_step, self.attached.after_step = self._before_step, self._after_step

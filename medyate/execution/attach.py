@@ -30,7 +30,9 @@ from .layers import (
     COUNTERPARTS,
     Split,
     SubnetBatchNorm2d,
+    counterpart,
     hooked,
+    is_counterpart,
     padding_of,
     refuse_new_statistics,
     rows,
@@ -132,7 +134,7 @@ def _output(model: nn.Module, example: inputs.Call) -> list[Tensor]:
 
 
 def is_attached(model: nn.Module) -> bool:
-    return any(type(module) in COUNTERPARTS.values() for module in model.modules())
+    return any(is_counterpart(module) for module in model.modules())
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -141,21 +143,32 @@ def refuse_compiled(model: nn.Module) -> None:
         raise InputError("a compiled model cannot be attached; allowed: the model itself, without torch.compile")
 
 
-def _check_sizes(input_shape: inputs.Shapes, _module, given: tuple, named: dict) -> None:
+def _check_sizes(input_shape: inputs.Shapes, batch: list[int], _module, given: tuple, named: dict) -> None:
+    """Before the model's forward pass; notes the batch's size for its layers."""
     if not torch.is_grad_enabled():
         return
     positional, by_name = inputs.shapes_of(input_shape)
+    first = next((value for value in (*given, *named.values()) if isinstance(value, (Tensor, list, tuple))), None)
+    shape = next(iter((*positional, *by_name.values())), ())
+    batch[0] = 0
+    if isinstance(first, (list, tuple)) or first is not None and first.dim() == len(shape) + 1:
+        batch[0] = len(first)
     tensors = [value for value in (*given, *named.values()) if isinstance(value, Tensor)]
     if len(positional) == 1:
         pairs = list(zip(tensors, positional))  # the first tensor, whatever it is called
     else:
         pairs = [*zip(given, positional), *((named[name], shape) for name, shape in by_name.items() if name in named)]
     for value, shape in pairs:
-        if isinstance(value, Tensor) and value.dim() == len(shape) + 1 and value[:1].numel() > math.prod(shape):
+        if isinstance(value, Tensor) and value.dim() > len(shape) and value[:1].numel() > math.prod(shape):
             raise InputError(
                 f"a sample is {tuple(value.shape[1:])} where the budget counts input_shape {shape}; allowed: smaller "
                 "samples, or the samples' own shape as input_shape, for the ranking as well"
             )
+
+
+def _forget_size(batch: list[int], _module, _inputs, _output) -> None:
+    """After it: what calls the model by parts may have batches of another size."""
+    batch[0] = 0
 
 
 class _Gate:
@@ -253,7 +266,7 @@ class Attached:
         if self.norm_affine and is_norm:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(self._required[parameter])
-        new = COUNTERPARTS.get(type(module))
+        new = counterpart(type(module))
         if new is None or (new is SubnetBatchNorm2d and not self._freezes(module)):
             return
         if issubclass(new, Split):
@@ -294,13 +307,16 @@ class Attached:
     def expect(self, elements: Mapping[str, int], input_shape: inputs.Shapes) -> None:
         """Refuse, from now on, to train on samples that are larger than ``input_shape``.
 
-        ``elements``: what each convolution keeps of a sample, for a channel, at most; they are asked as well, for
-        the model may be called by parts.
+        ``elements``: what each layer keeps of a sample, for a channel, at most; convolutions are asked as well, for
+        the model may be called by parts, and linear layers, which may take more vectors of a sample in training than
+        in evaluation mode, as a detector's do.
         """
+        batch = [0]
         for module in self.splits():
-            module.__dict__["budgeted"] = elements.get(module.layer_name)
-        check = functools.partial(_check_sizes, input_shape)
+            module.__dict__.update(budgeted=elements.get(module.layer_name), batch=batch)
+        check, forget = functools.partial(_check_sizes, input_shape, batch), functools.partial(_forget_size, batch)
         self._handles.append(self.model.register_forward_pre_hook(check, with_kwargs=True))
+        self._handles.append(self.model.register_forward_hook(forget, always_call=True))
 
     def select(self, channels: Mapping[str, Sequence[int]]) -> None:
         """Train these input channels from now on, by layer name; all others are frozen.
@@ -442,7 +458,7 @@ class Attached:
 def plain(model: nn.Module) -> nn.Module:
     """Turn a model, or a copy of one, back into torch's own layers."""
     for module in model.modules():
-        if type(module) in COUNTERPARTS.values():
+        if is_counterpart(module):
             if isinstance(module, Split):
                 module.leave()
             module.__class__ = module.__dict__.pop("former")
@@ -453,9 +469,9 @@ def plain(model: nn.Module) -> nn.Module:
             scoped.leave()
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
-                if (
-                    isinstance(getattr(hook, "__self__", None), (_Gate, _Frozen))
-                    or getattr(hook, "func", None) is _check_sizes
+                if isinstance(getattr(hook, "__self__", None), (_Gate, _Frozen)) or getattr(hook, "func", None) in (
+                    _check_sizes,
+                    _forget_size,
                 ):
                     del hooks[key]
                     module._forward_hooks_always_called.pop(key, None)
@@ -464,14 +480,14 @@ def plain(model: nn.Module) -> nn.Module:
     return model
 
 
-_OURS = "layer_name geometry pads norm activation gates budgeted is_copy agreed follower expected".split()
+_OURS = "layer_name geometry pads norm activation gates budgeted batch is_copy agreed follower expected".split()
 
 
 def _products(module: Any, new: type[Split]) -> dict:
     """What a turned layer's products need besides tensors."""
     if not hasattr(module, "kernel_size"):
         weight = module._parameters[new.weight_name]
-        return {"geometry": kernels.Geometry(None, None, None, 1, len(weight), True)}
+        return {"geometry": kernels.Geometry(None, None, None, 1, weight.shape[1 if new.inputs_first else 0], True)}
     padding = padding_of(module)
     still = (0,) * len(module.kernel_size)
     return {

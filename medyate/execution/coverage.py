@@ -10,11 +10,11 @@ from torch import nn
 
 from ..costs import Layer
 from ..probing.heads import is_inside
-from .layers import COUNTERPARTS, Split, hooked
+from .layers import COUNTERPARTS, Split, counterpart, hooked
 
 ALLOWED = (
-    "Conv1d, Conv2d, Conv3d, Linear and MultiheadAttention modules of torch.nn itself, without hooks or "
-    "parametrisations, outside the classifier"
+    "Conv1d, Conv2d, Conv3d, Linear and MultiheadAttention modules of torch.nn itself, transformers' Conv1D, without "
+    "hooks or parametrisations, outside the classifier"
 )
 
 
@@ -31,20 +31,18 @@ def obstacles(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
 def _obstacle(name: str, module: nn.Module, heads: Sequence[str], holders: Mapping[int, list[str]]) -> str:
     kind = type(module)
     is_split = issubclass(kind, Split)
-    counterpart = kind if is_split else COUNTERPARTS.get(kind)
+    new = kind if is_split else counterpart(kind)
     called = kind.__name__.removeprefix("Subnet") if is_split else kind.__name__
     if is_inside(name, heads):
         return f"it is a {called} of the classifier"
-    if counterpart is None or not issubclass(counterpart, Split):
+    if new is None or not issubclass(new, Split):
         base = next((base.__name__ for base in COUNTERPARTS if isinstance(module, base)), None)
-        if base is not None and kind not in COUNTERPARTS and counterpart is None:
+        if base is not None and new is None:
             return f"it is a {called}, a kind of {base} that may compute something else"
-        if kind.__name__ == "Conv1D":  # of transformers: GPT-2 and its kin
-            return "it is a Conv1D, a linear layer that lies transposed: medyate.integrations.linear.from_conv1d helps"
         return f"it is a {called}"
     if not is_split and hooked(module):
         return f"it is a {called} with a hook or a parametrisation"
-    weight = module._parameters.get(counterpart.weight_name)
+    weight = module._parameters.get(new.weight_name)
     if weight is None:
         return f"it is a {called} whose queries, keys and values have a weight each"
     others = [other for other in holders[id(weight)] if other != name]
@@ -89,7 +87,15 @@ class Coverage:
 def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Coverage:
     """The coverage of a model that :func:`medyate.costs.walk` has found ``found`` in."""
     modules, why = dict(model.named_modules()), obstacles(model, heads)
-    products = [layer.name for layer in found if not is_inside(layer.name, heads)]
+    of_heads = {
+        id(parameter)
+        for owner, module in modules.items()
+        for name, parameter in module.named_parameters(recurse=False)
+        if is_inside(owner, heads) or f"{owner}.{name}" in heads
+    }
+    # a weight that a head shares, as language models' embeddings do, is trained with it
+    products = [layer.name for layer in found if not of_heads & _weights(modules.get(layer.name))]
+    products = [name for name in products if not is_inside(name, heads)]
     reasons, selectable = {}, []
     for name in products:
         reason = why.get(name, "it is no module")
@@ -103,7 +109,7 @@ def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Covera
     inside, elements, taken = set(selectable), 0, 0
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
-        if parameter.dim() < 2 or is_inside(owner, heads) or name in heads:
+        if parameter.dim() < 2 or id(parameter) in of_heads or name in heads:
             continue
         elements += parameter.numel()
         if owner in inside:
@@ -113,8 +119,22 @@ def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Covera
     return Coverage(tuple(heads), tuple(selectable), reasons, taken, elements, misses)
 
 
+def _weights(module: nn.Module | None) -> set[int]:
+    matrices = () if module is None else module.parameters(recurse=False)
+    return {id(parameter) for parameter in matrices if parameter.dim() > 1}
+
+
 def weight_of(module: nn.Module) -> nn.Parameter:
     """The weight of a layer that can be selected, before it is attached."""
-    weight = module._parameters[cast(type[Split], COUNTERPARTS[type(module)]).weight_name]
+    weight = module._parameters[_split(module).weight_name]
     assert weight is not None  # else it has an obstacle
     return weight
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether this weight is (in, out)."""
+    return _split(module).inputs_first
+
+
+def _split(module: nn.Module) -> type[Split]:
+    return cast(type[Split], counterpart(type(module)))

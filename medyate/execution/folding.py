@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from ..probing import inputs
 from .layers import COUNTERPARTS, hooked
 
 # What keeps nothing for the backward pass, beside counterparts.
@@ -22,30 +22,14 @@ _KEEP_NOTHING = {
 def graphs(model: nn.Module) -> list[torch.fx.Graph]:
     """What torch.fx traces in training and in evaluation mode; empty for a model that cannot be traced."""
     found = []
-    modes = {module: module.training for module in model.modules()}
     for training in (True, False):
-        model.train(training)
         try:
-            with _without_traces(model):
+            with inputs.untouched(model):  # torch.fx leaves constants that it meets (``_tensor_constant0``)
+                model.train(training)
                 found.append(torch.fx.Tracer().trace(model))
         except Exception:  # tracing runs the user's code on proxies, which may raise anything
             return []
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
     return found
-
-
-@contextmanager
-def _without_traces(model: nn.Module) -> Iterator[None]:
-    """torch.fx leaves constants that it meets as attributes of the model (``_tensor_constant0``)."""
-    before = [(space, set(space)) for space in (model.__dict__, model._buffers)]
-    try:
-        yield
-    finally:
-        for space, names in before:
-            for name in set(space) - names:
-                del space[name]
 
 
 def is_plain(traced: Sequence[torch.fx.Graph], model: nn.Module, inside_classifier: set[nn.Module]) -> bool:

@@ -317,7 +317,8 @@ class _MaxPool(torch.autograd.Function):
         row, column = indices // x.shape[-1] - rows, indices % x.shape[-1] - columns
         offset = row // dilation[0] * kernel[1] + column // dilation[1]
         planes = range((kernel[0] * kernel[1] - 1).bit_length())
-        kernels.keep(ctx, masks=torch.cat([kernels.pack_mask((offset >> plane) & 1) for plane in planes]))
+        bits = [kernels.pack_mask((offset >> plane) & 1) for plane in planes]
+        kernels.keep(ctx, masks=torch.cat(bits) if bits else indices.new_empty(0, dtype=torch.uint8))
         return out
 
     @staticmethod
@@ -334,7 +335,7 @@ class _MaxPool(torch.autograd.Function):
         kernel, _, _, dilation = ctx.options
         count = grad.numel()
         offset = torch.zeros(count, dtype=torch.long, device=grad.device)
-        for number, plane in enumerate(bits.split(-(-count // 8))):
+        for number, plane in enumerate(bits.split(-(-count // 8)) if bits.numel() else ()):  # none for windows of one
             offset |= kernels.unpack(plane, count).long() << number
         offset = offset.view(ctx.out_shape)
         rows, columns = _MaxPool.corners(ctx.options, ctx.out_shape, grad.device)

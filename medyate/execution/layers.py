@@ -49,6 +49,7 @@ class Split(_Beside):
     budgeted: int | None = None  # elements of a sample's input, per channel, that the budget counts
     is_copy: bool = False  # of an attached model: it shares the compact weights, and does not use them
     weight_name, bias_name = "weight", "bias"
+    inputs_first = False  # whether the whole weight is (in, out) where torch's own linear layers have (out, in)
     in_channels: int
     _parameters: dict[str, Any]  # None for a bias that is not there
 
@@ -315,7 +316,17 @@ class Split(_Beside):
 
     def _check_size(self, x: Tensor) -> None:
         """The budget holds for inputs up to the size that it was computed for."""
-        if self.budgeted is not None and not self.geometry.linear and x[0, 0].numel() > self.budgeted:
+        if self.budgeted is None:
+            return
+        if self.geometry.linear:
+            samples, count = self.__dict__["batch"][0], x[..., 0].numel()
+            if samples and count > self.budgeted * samples:
+                raise InputError(
+                    f"layer {self.layer_name!r} takes {count:,} vectors from a batch of {samples:,} where the budget "
+                    f"counts {self.budgeted:,} a sample; allowed: a layer whose vectors input_shape tells, or this one "
+                    "as part of classifier, or frozen (requires_grad_(False)) before Subnet and rank"
+                )
+        elif x[0, 0].numel() > self.budgeted:
             raise InputError(
                 f"layer {self.layer_name!r} sees {x[0, 0].numel():,} values a channel where the budget counts "
                 f"{self.budgeted:,}: the batch is larger than input_shape; give Subnet and rank the batch's own shape"
@@ -398,6 +409,44 @@ class SubnetLinear(Split, nn.Linear):  # type: ignore[override]
     @property
     def input_channels(self) -> int:
         return self.in_features
+
+
+class SubnetConv1D(Split, nn.Module):
+    """Transformers' ``Conv1D``, a linear layer whose weight is (in, out); so is its compact weight, (k, out)."""
+
+    inputs_first = True
+    nx: int
+    nf: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        scope = recomputing.current()
+        return self.run(x) if scope is None else scope.project(x, self)
+
+    def run(self, x: Tensor) -> Tensor:
+        return super().run(x.unsqueeze(0)).squeeze(0) if x.dim() == 1 else super().run(x)
+
+    @property
+    def input_channels(self) -> int:
+        return self.nx
+
+    def part(self, weight: Tensor) -> Tensor:
+        return weight.index_select(0, self._places())
+
+    def _places(self) -> Tensor:
+        return self.__dict__["selected_channels"]
+
+    def _put(self, weight: Tensor, part: Tensor) -> None:
+        weight.index_copy_(0, self._places(), part)
+
+    def _nothing(self) -> Tensor:
+        return self._parameters["weight"].detach().new_empty((0, self.nf))
+
+    def folded_weight(self, scale: Tensor | None) -> Tensor:
+        return self._parameters["weight"].t()
+
+    def compact_gradient(self, grad: Tensor, chosen: Tensor, scale: Tensor | None) -> Tensor:
+        found = chosen.flatten(0, -2).t() @ grad.flatten(0, -2)
+        return found.to(self._parameters["selected_weight"].dtype)
 
 
 class SubnetMultiheadAttention(Split, nn.MultiheadAttention):
@@ -518,11 +567,26 @@ COUNTERPARTS = {
     nn.ReLU6: SubnetReLU6,
     nn.BatchNorm2d: SubnetBatchNorm2d,
 }
+
+
+def counterpart(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """What modules of this class are turned into; None for those that stay. (Transformers is not imported for its
+    ``Conv1D``, which there is only if somebody else has imported it.)"""
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return SubnetConv1D
+    return COUNTERPARTS.get(kind)
+
+
+def is_counterpart(module: nn.Module) -> bool:
+    return type(module) is SubnetConv1D or type(module) in COUNTERPARTS.values()
+
+
 SELECTABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.MultiheadAttention)
 
 
 def rows(module: Split, gradient: Tensor) -> Tensor:
-    return (gradient.transpose(0, 1) if module.geometry.groups == 1 else gradient).flatten(1)
+    outputs_first = module.geometry.groups == 1 and not module.inputs_first
+    return (gradient.transpose(0, 1) if outputs_first else gradient).flatten(1)
 
 
 def hooked(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ an optimiser with weight decay or momentum from before would change others too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError, choose
 from . import steps
 from .attach import fitting, head_of, keep_frozen, plain
+from .layers import Split, counterpart
 from .modes import BATCH_NORMS
 
 
@@ -68,19 +69,20 @@ class Dense:
         if everything:
             return
         for name, indices in wanted.items():
-            module: Any = modules[name]
-            indices = indices.to(module.weight.device)
-            mask = self._masks[name] = _mask(module, indices)
-            module.weight.requires_grad_(True)
-            self._hooks.append(module.weight.register_hook(lambda grad, mask=mask: grad * mask))
+            module = modules[name]
+            weight = _weight_of(module)
+            indices = indices.to(weight.device)
+            mask = self._masks[name] = _usual(module, _mask(module, indices))
+            weight.requires_grad_(True)
+            self._hooks.append(weight.register_hook(lambda grad, mask=mask: grad * mask))
             self._chosen[name] = indices
 
     @staticmethod
     def _checked(name: str, modules: Mapping[str, nn.Module], chosen: Sequence[int]) -> Tensor:
         module = modules.get(name)
-        if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
-            raise InputError(f"layer {name!r} is not a convolution or Linear module of the model")
-        return fitting(name, chosen, module.weight.shape[1] * getattr(module, "groups", 1))
+        if module is None or not isinstance(module, _PRODUCTS) and _split(module) is None:
+            raise InputError(f"layer {name!r} is not a convolution, Linear or attention module of the model")
+        return fitting(name, chosen, _usual(module, _weight_of(module)).shape[1] * getattr(module, "groups", 1))
 
     def parameters(self) -> list[nn.Parameter]:
         """Everything that is or may be trained: all that was not frozen before."""
@@ -92,8 +94,9 @@ class Dense:
 
     def masks(self) -> dict[str, Tensor | None]:
         """What is trained now, by parameter name: a mask that fits its gradient, None for all of it."""
+        masks = {id(self.weight_of(name)): mask for name, mask in self._masks.items()}
         return {
-            name: self._masks.get(name.removesuffix(".weight"))
+            name: masks.get(id(parameter))
             for name, parameter in self.model.named_parameters()
             if parameter.requires_grad
         }
@@ -105,10 +108,7 @@ class Dense:
 
     def weight_of(self, name: str) -> nn.Parameter:
         """The parameter by which a layer is trained."""
-        return self._layer(name).weight
-
-    def _layer(self, name: str) -> Any:
-        return self.model.get_submodule(name)
+        return _weight_of(self.model.get_submodule(name))
 
     def is_held(self, name: str, optimizer: torch.optim.Optimizer) -> bool:
         """Whether this optimiser trains the layer."""
@@ -136,8 +136,9 @@ class Dense:
 
     def gradient(self, name: str) -> Tensor:
         """One selected layer's gradient, a row a channel."""
-        module = self._layer(name)
-        return _per_channel(module.weight.grad, getattr(module, "groups", 1)).index_select(0, self._chosen[name])
+        module = self.model.get_submodule(name)
+        found = _per_channel(_usual(module, cast(Tensor, _weight_of(module).grad)), getattr(module, "groups", 1))
+        return found.index_select(0, self._chosen[name])
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
         """The model as it was, with what was trained; of a copy, ``twin``, nothing needs to be taken back."""
@@ -152,6 +153,25 @@ class Dense:
         return self.model
 
 
+_PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def _split(module: nn.Module) -> type[Split] | None:
+    new = counterpart(type(module))
+    return new if new is not None and issubclass(new, Split) else None
+
+
+def _weight_of(module: nn.Module) -> nn.Parameter:
+    new = _split(module)
+    return cast(nn.Parameter, module._parameters["weight" if new is None else new.weight_name])
+
+
+def _usual(module: nn.Module, tensor: Tensor) -> Tensor:
+    """The weight of transformers' ``Conv1D``, (in, out), or something of its shape, as (out, in), and back."""
+    new = _split(module)
+    return tensor.t() if new is not None and new.inputs_first else tensor
+
+
 def _per_channel(weight: Tensor, groups: int) -> Tensor:
     """(C', C/groups, ..) -> (C, elements per channel)."""
     outputs, per_group = weight.shape[:2]
@@ -159,8 +179,8 @@ def _per_channel(weight: Tensor, groups: int) -> Tensor:
     return blocks.transpose(1, 2).reshape(groups * per_group, -1)
 
 
-def _mask(module: Any, indices: Tensor) -> Tensor:
-    weight, groups = module.weight, getattr(module, "groups", 1)
+def _mask(module: nn.Module, indices: Tensor) -> Tensor:
+    weight, groups = _usual(module, _weight_of(module)), getattr(module, "groups", 1)
     outputs, per_group = weight.shape[:2]
     mask = torch.zeros(groups * per_group, dtype=weight.dtype, device=weight.device)
     mask[indices] = 1

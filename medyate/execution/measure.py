@@ -164,21 +164,24 @@ def _storage(tensor: Tensor) -> int:
 
 def saved(attached, call: inputs.Call) -> tuple[dict[str, int], dict[str, int]]:
     """What a forward pass of an attached model saves for the backbone's backward pass, in bytes by part and by
-    operation. With dropout as in training, but with running statistics, and without a trace."""
-    model = attached.model
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # which keeps its input in either mode
-            module.training = False
+    operation. With dropout as in training, unless the model does not run so (a detector wants its targets then), but
+    with running statistics, and without a trace."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counter(model, attached.classifier) as counter:
-            model(*call[0], **call[1])
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+        counter = _counted(attached, call, training=True)
+    except Exception:  # the user's code without what it gets in training may raise anything
+        counter = _counted(attached, call, training=False)
     counter.parts.pop("classifier")
     return counter.parts, counter.operations
+
+
+def _counted(attached, call: inputs.Call, training: bool) -> _Counter:
+    model = attached.model
+    with inputs.evaluation(model):
+        for module in model.modules():  # a batch norm keeps its input in either mode
+            module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counter(model, attached.classifier) as counter:
+            model(*call[0], **call[1])
+    return counter
 
 
 class _Live(TorchDispatchMode):

@@ -43,7 +43,8 @@ def rank(
         raise InputError(f"there is no layer to rank: {covered}")
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
     weights = [coverage.weight_of(model.get_submodule(layer.name)) for layer in found]
-    gatherer = importance.Gatherer(weights, found)
+    transposed = [layer.name for layer in found if coverage.is_transposed(model.get_submodule(layer.name))]
+    gatherer = importance.Gatherer(weights, found, transposed)
     for epoch in range(epochs):
         steps = 0
         for batch in batches:

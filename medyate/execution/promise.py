@@ -17,7 +17,7 @@ from ..costs import Layer
 from ..probing import inputs
 from .attach import attach
 from .masks import mask_overheads
-from .measure import BYTES_PER_ELEMENT, saved
+from .measure import saved
 
 TOLERATED = 1.25  # times budget and masks
 _STOPS = 24  # layers from which on what is kept is measured; for those between, what the one before keeps
@@ -39,13 +39,14 @@ def warn(model: nn.Module, selector, call: inputs.Call, **options) -> None:
     selection = trial.select(ones if trial.needs_whole_gradient else None)
     channels, budget = selection.channels, selector.budget
     weight_elements = selection.weight_elements(selector.layers)
-    gradients = BYTES_PER_ELEMENT * weight_elements
+    size = next(model.parameters()).element_size()
+    gradients = size * weight_elements
     attached = attach(model, **options)
     try:
         attached.select(channels)
         parts, operations = saved(attached, call)
         kept = sum(parts.values()) + gradients
-        promised = BYTES_PER_ELEMENT * budget + parts["masks"]
+        promised = size * budget + parts["masks"]
         if kept <= TOLERATED * promised:
             return
         helps = []
@@ -94,7 +95,7 @@ def overheads(model: nn.Module, layers: Sequence[Layer], input_shape: inputs.Sha
                 attached.select({behind.name: [0] for behind in layers[place:]})
                 parts = saved(attached, call)[0]
                 held = sum(size for part, size in parts.items() if part != "selected_activations")
-            found[layer.name] = -(-held // BYTES_PER_ELEMENT)
+            found[layer.name] = -(-held // next(model.parameters()).element_size())
         return found
     finally:
         attached.detach()

@@ -595,7 +595,7 @@ class Scope(TorchFunctionMode):
             reference, layer = self.assembled.get(id(weight), (None, None))
             if layer is None or reference() is not weight:
                 return None
-        return layer
+        return None if layer.inputs_first else layer  # a linear product with this weight is another one
 
 
 def instead_of(*functions: Callable, recipes: bool = True):
@@ -686,4 +686,5 @@ def _uncompiled() -> Callable:
 
 
 def _called(scoped: Uncompiled, args, kwargs):
-    return Scoped.__call__(scoped, *args, **kwargs) if scoped.watches else scoped.__wrapped__(*args, **kwargs)
+    with torch.compiler.set_stance("force_eager"):  # what is compiled within would compile the scope, too
+        return Scoped.__call__(scoped, *args, **kwargs) if scoped.watches else scoped.__wrapped__(*args, **kwargs)

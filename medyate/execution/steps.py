@@ -148,7 +148,7 @@ def _held_elsewhere(weight: nn.Parameter, optimizer: torch.optim.Optimizer) -> b
     return any(
         p is weight
         for other in gc.get_objects()
-        if isinstance(other, torch.optim.Optimizer) and other is not optimizer
+        if issubclass(type(other), torch.optim.Optimizer) and other is not optimizer  # a proxy may be dead
         for group in getattr(other, "param_groups", ())
         for p in group["params"]
     )

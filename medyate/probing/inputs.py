@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +18,6 @@ Call = tuple[tuple, dict[str, Any]]  # positional and keyword arguments
 BATCHES = (
     "(inputs, labels), where inputs may be a tuple or a mapping of the model's arguments; or a mapping with 'labels'"
 )
-
-
-# in what torch says where an operation on the meta device would have to know the data
-_BY_VALUES = ("register_meta", "meta tensors", "data-dependent", "Meta tensors")
 
 
 def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]:
@@ -40,44 +37,69 @@ def shapes_of(input_shape: Shapes) -> tuple[tuple[tuple[int, ...], ...], dict[st
 def example(input_shape: Shapes, model: nn.Module, device: torch.device | str = "meta") -> Call:
     """A model's arguments for one sample, as :func:`shapes_of` reads them.
 
-    A shape of two or more dimensions means numbers of the model's own precision. One of one dimension is token
-    numbers (T,) where the model looks something up, else numbers too: features (F,), a waveform (T,). One of none is
-    an integer: a class, a time step.
+    A shape of two or more dimensions means numbers of the model's own precision; a shorter one integers, token
+    numbers (T,), a class or a time step (), or where the model does not run on these numbers too: features (F,).
     """
+    return _made(input_shape, model, device, integers(input_shape, model))
+
+
+def _made(input_shape: Shapes, model: nn.Module, device: torch.device | str, whole: Sequence[bool]) -> Call:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    least = 2 if _looks_up(model) else 1  # dimensions of what is made of numbers
     generator = torch.Generator().manual_seed(0)  # its own: torch's global one is the user's
 
-    def one(shape: tuple[int, ...]) -> Tensor:
+    def one(shape: tuple[int, ...], is_whole: bool) -> Tensor:
         if str(device) == "meta":
-            return torch.empty((1, *shape), dtype=dtype if len(shape) >= least else torch.long, device="meta")
-        if len(shape) >= least:
-            return torch.rand((1, *shape), generator=generator).to(device, dtype)
-        return torch.ones((1, *shape), dtype=torch.long, device=device)
+            return torch.empty((1, *shape), dtype=torch.long if is_whole else dtype, device="meta")
+        if is_whole:
+            return torch.ones((1, *shape), dtype=torch.long, device=device)
+        return torch.rand((1, *shape), generator=generator).to(device, dtype)
 
     positional, named = shapes_of(input_shape)
-    return tuple(one(shape) for shape in positional), {name: one(shape) for name, shape in named.items()}
+    kinds = iter(whole)
+    return tuple(one(shape, next(kinds)) for shape in positional), {
+        name: one(shape, next(kinds)) for name, shape in named.items()
+    }
 
 
-def _looks_up(model: nn.Module) -> bool:
-    return any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+def integers(input_shape: Shapes, model: nn.Module) -> tuple[bool, ...]:
+    """Which of a model's arguments are integers, in the order of :func:`shapes_of`.
+
+    Of a shape (F,) the model tells: one that has no embedding is run on numbers first, one that has and takes several
+    such arguments on every combination until it runs; nothing of it is left behind.
+    """
+    positional, named = shapes_of(input_shape)
+    shapes = [*positional, *named.values()]
+    is_short = [len(shape) < 2 for shape in shapes]
+    unclear = [place for place, shape in enumerate(shapes) if len(shape) == 1]
+    embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+    first = next(model.parameters(), None)
+    if not unclear or first is None or first.is_meta or embeds and len(unclear) == 1:
+        return tuple(is_short)
+    for choice in itertools.islice(itertools.product((embeds, not embeds), repeat=len(unclear)), _TRIALS):
+        whole = list(is_short)
+        for place, value in zip(unclear, choice):
+            whole[place] = value
+        given, by_name = _made(input_shape, model, first.device, whole)
+        try:
+            with evaluation(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model(*given, **by_name)
+        except Exception:  # the user's code on inputs that it is not made for may raise anything
+            continue
+        return tuple(whole)
+    return tuple(is_short)
+
+
+_TRIALS = 16  # combinations of kinds of arguments at most
 
 
 def takes_integers(input_shape: Shapes, model: nn.Module) -> bool:
-    """Whether a model takes integers, of which an example cannot be made up: not any number is a token."""
-    (given, named) = example(input_shape, model)
-    return any(not tensor.is_floating_point() for tensor in (*given, *named.values()))
+    """Whether a model takes integers, of which an example need not mean anything: not any number is a token."""
+    return any(integers(input_shape, model))
 
 
 def does_not_run(input_shape: Shapes, error: Exception) -> InputError:
     """What is told where the user's model raises ``error`` on an example."""
     told = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, (NotImplementedError, RuntimeError)) and any(sign in str(error) for sign in _BY_VALUES):
-        # torch's own words are of its meta device, which whoever gave a detector has never heard of
-        told = (
-            "what it computes depends on the values of the data, as in a detector, so that shapes do not tell what it "
-            "keeps; allowed: a part of it that is a plain network, as in Subnet(model.backbone, ..)"
-        )
     return InputError(f"the model does not run on one input of shape {input_shape!r}: {told}")
 
 
@@ -107,14 +129,34 @@ def meta_state(model: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each module gets its own mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    """The model in evaluation mode; each module gets its own mode back, and is :func:`untouched`."""
+    with untouched(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Each module gets its attributes back, its mode among them.
+
+    Anchors, masks and position codes that a model computes at its first forward pass and keeps would be on the meta
+    device for good, of an example's size, or a tracer's proxies.
+    """
+    noted = [
+        (space, dict(space))
+        for module in model.modules()
+        for space in (module.__dict__, *(value for value in module.__dict__.values() if type(value) is dict))
+    ]
+    lists = [(value, list(value)) for space, _ in noted for value in space.values() if type(value) is list]
     try:
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for space, former in noted:
+            if any(space.get(key, noted) is not value for key, value in former.items()) or len(space) != len(former):
+                space.clear()
+                space.update(former)
+        for value, content in lists:
+            value[:] = content
 
 
 def tensors(output: Any) -> list[Tensor]:

@@ -57,6 +57,12 @@ class Product:
 
 def product(func: Callable, args: tuple, kwargs: Mapping[str, Any], out: Any, names: Mapping[int, str]):
     """The :class:`Product` that a function of torch is; None where it is none of a weight in ``names``."""
+    if func is torch.addmm:  # bias, input and weight (in, out), as in transformers' Conv1D
+        given = dict(zip(("input", "mat1", "mat2"), args), **kwargs)
+        x, weight = given["mat1"], given["mat2"]
+        if id(weight) not in names or len(args) + len(kwargs) > 3:
+            return None
+        return Product(names[id(weight)], tuple(weight.shape[::-1]), tuple(x.shape), tuple(out.shape), 0, True)
     if func not in _CONVOLUTIONS and func is not nn.functional.linear:
         return None
     given = dict(zip(("input", "weight", "bias"), args), **kwargs)
@@ -88,7 +94,7 @@ def trace(model: nn.Module, input_shape: inputs.Shapes, see: See) -> list[Any]:
             with inputs.evaluation(model), torch.no_grad(), _Watch(dict(model.named_parameters()), see) as watch:
                 model(*given, **named)
         except Exception as error:
-            raise inputs.does_not_run(input_shape, first) from error
+            raise inputs.does_not_run(input_shape, error) from first
     return watch.seen
 
 

@@ -22,10 +22,8 @@ def gpt2():
     return transformers.GPT2ForSequenceClassification(config).double()
 
 
-def test_gpt2_says_what_helps_and_then_trains_what_its_own_layers_would(gpt2):
+def test_gpt2_of_linear_layers_trains_what_its_own_layers_would(gpt2):
     tokens, labels = torch.randint(1, 100, (2, 12)), torch.tensor([0, 2])
-    with pytest.raises(InputError, match=r"lies transposed: medyate\.integrations\.linear\.from_conv1d helps"):
-        Subnet(gpt2, 2000, ANY, input_shape=(12,), classifier="score")
     nn.functional.cross_entropy(gpt2(tokens).logits, labels).backward()
     expected = {name: parameter.grad.t() for name, parameter in gpt2.named_parameters() if parameter.dim() == 2}
     before, state = gpt2(tokens).logits, {name: value.clone() for name, value in gpt2.state_dict().items()}
@@ -79,18 +77,12 @@ def test_one_dimension_is_numbers_where_nothing_is_looked_up():
     assert all(parameter.grad is not None for parameter in subnet.parameters())
 
 
-def test_a_lazy_module_and_a_detector_are_refused_in_words_of_their_own():
+def test_a_lazy_module_is_refused_in_words_of_its_own_and_a_detectors_backbone_trains():
     lazy = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
     with pytest.raises(InputError, match=r"'2\.weight' has no shape yet, as its module is lazy"):
         Subnet(lazy, 100, ANY, input_shape=(3, 8, 8))
     detection = pytest.importorskip("torchvision").models.detection
     detector = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    with pytest.raises(
-        InputError, match=r"depends on the values of the data, as in a detector.*Subnet\(model\.backbone"
-    ):
-        Subnet(detector, 2000, ANY, input_shape=(3, 64, 64))
-    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
     subnet = Subnet(detector.backbone, 2000, ANY, input_shape=(3, 64, 64), classifier="extra.3")
     subnet.next_epoch()
     sum(one.sum() for one in detector.backbone(torch.randn(2, 3, 64, 64)).values()).backward()
