@@ -668,7 +668,8 @@ def test_nothing_is_kept_in_front_of_the_first_selected_layer(kind):
     few = step(model, attached, x).backbone
     attached.select({list(some_channels(model, classifier))[0]: [0]})
     many = step(model, attached, x).backbone
-    assert sum(few.values()) < 0.7 * sum(many.values())
+    # of a single block of attention that gives its weights away most is kept wherever the selection begins: 0.685
+    assert sum(few.values()) < (0.7 if kind == "attention weights" else 0.5) * sum(many.values())
 
 
 @pytest.mark.parametrize("kind", ["swin", "bert", "encoder"])
