@@ -37,6 +37,11 @@ class Event:
     data: dict[str, Any]
 
 
+# A thread that waits for the others does not spin meanwhile. On a machine with other work a step of two threads took a
+# fifth of the processor's time (0.4 s for 2.1) and a ninth of the clock's.
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def processors() -> int:
     """Processors that this process may use; in a Slurm task those that it asked for."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -108,7 +113,7 @@ def _start(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **allocator, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
+            env={**_PATIENT, **os.environ, **allocator, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
         )
     order = {
         "runs": [{"kind": config.kind, "config": config.as_dict()} for config in configs],
