@@ -42,6 +42,13 @@ _allocator = click.option(
 )
 
 
+def _here(command):
+    """How runs are run on this machine: the options that ``run`` and ``retry`` take and give on to :func:`_run`."""
+    for option in (_allocator, _device, _graphs, _stack, _workers):
+        command = option(command)
+    return command
+
+
 @click.group("sweep")
 def sweep_group():
     """The figures' and tables' runs: start, watch, resume, send to a cluster."""
@@ -163,13 +170,9 @@ def status(name, scale, only, watch, every, as_json):
 @_name
 @_scale
 @_only
-@_workers
-@_stack
-@_graphs
-@_device
-@_allocator
+@_here
 @json_option
-def run(name, scale, only, workers, stack, graphs, device, allocator, as_json):
+def run(name, scale, only, as_json, **how):
     """Run what is pending of NAME, here. Ctrl-C and kill lose at most an epoch of each run."""
     from ..sweeps import progress
 
@@ -180,25 +183,21 @@ def run(name, scale, only, workers, stack, graphs, device, allocator, as_json):
             f"{len(found.failed)} failed runs are left out; `medyate sweep retry {name} --scale {scale}` runs them",
             err=True,
         )
-    _run(grid, configs, found.pending, workers, stack, graphs, device, allocator, as_json)
+    _run(grid, configs, found.pending, as_json, **how)
 
 
 @sweep_group.command()
 @_name
 @_scale
 @_only
-@_workers
-@_stack
-@_graphs
-@_device
-@_allocator
+@_here
 @json_option
-def retry(name, scale, only, workers, stack, graphs, device, allocator, as_json):
+def retry(name, scale, only, as_json, **how):
     """Run the failed runs of NAME again, here."""
     from ..sweeps import progress
 
     grid, configs = _chosen(name, scale, only)
-    _run(grid, configs, progress.state(configs).failed, workers, stack, graphs, device, allocator, as_json)
+    _run(grid, configs, progress.state(configs).failed, as_json, **how)
 
 
 def _first(grid, todo) -> list:
@@ -210,7 +209,7 @@ def _first(grid, todo) -> list:
 
 
 def _run(
-    grid, configs, todo, workers: int, stack: int, graphs: bool, device: str, allocator: str, as_json: bool
+    grid, configs, todo, as_json: bool, *, workers: int, stack: int, graphs: bool, device: str, allocator: str
 ) -> None:
     from ..runs import finetune
     from ..sweeps import allocators, sweep

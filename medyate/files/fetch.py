@@ -7,23 +7,19 @@ SHA-256 is compared before anything reads it, wherever it came from.
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import io
 import os
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import numpy as np
+import platformdirs
 
 from ..errors import InputError
 
 ENVIRONMENT_VARIABLE = "MEDYATE_DATA"
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 30
+CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,7 @@ class RemoteFile:
 
 def cache_folder() -> Path:
     """The folder of the user's own cache; downloads go there."""
-    import pooch
-
-    return Path(pooch.os_cache("medyate"))
+    return platformdirs.user_cache_path("medyate")
 
 
 def data_folders() -> list[Path]:
@@ -136,17 +130,21 @@ def fetch(file: RemoteFile, *, download: bool = True, progress: bool = False) ->
             f"{str(path)!r} has the wrong checksum {actual}; allowed: SHA-256 {file.sha256}; "
             f"remove it or put the right file there ({_sources(file)})"
         )
-    failures = []
-    for url in file.urls if download else ():
+    tried = ""
+    if download and file.urls:
         try:
-            return _download(file, url, progress)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
-            failures.append(f"{urlsplit(url).netloc} ({_failure(error)})")
-    tried = f"; tried {', '.join(failures)}" if failures else ""
+            return retrieve(file, lambda place: _check(file, place), progress=progress)
+        except Unavailable as error:
+            tried = f"; tried {error}"
     raise InputError(
         f"no file {file.name!r} (SHA-256 {file.sha256}); get it from {_sources(file)} and put it into "
         f"{str(cache_folder())!r} or a folder that {ENVIRONMENT_VARIABLE} names{tried}"
     )
+
+
+def _check(file: RemoteFile, place: Path) -> None:
+    if not matches(place, file):
+        raise InputError("wrong checksum")
 
 
 def _sources(file: RemoteFile) -> str:
@@ -154,146 +152,101 @@ def _sources(file: RemoteFile) -> str:
     return " or ".join((*package, *file.urls)) or "its author"
 
 
-def _failure(error: Exception) -> str:
-    """In a few words why a download failed."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"HTTP {response.status_code}"
-    if isinstance(error, ValueError):
-        return "wrong checksum"
-    return f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
+class Unavailable(Exception):
+    """No address of a file gave it; ``failures`` says of each in a few words why."""
+
+    def __init__(self, failures: list[str]):
+        self.failures = failures
+        super().__init__("; ".join(failures))
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__} {lines[0][:120]}".strip()
+def retrieve(file: RemoteFile, check: Callable[[Path], None], *, progress: bool = False) -> Path:
+    """Download a file into the user's cache, from the first of its addresses that gives it.
 
-
-def _download(file: RemoteFile, url: str, progress: bool) -> Path:
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # the caller reports; a failure is told in our own error
-    bar = progress and importlib.util.find_spec("tqdm") is not None  # pooch draws its bar with tqdm
-    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
-    if len(file.sha256) == 64:
-        known = f"sha256:{file.sha256}"
-        return Path(pooch.retrieve(url, known_hash=known, fname=file.name, path=cache_folder(), downloader=downloader))
-    part = Path(
-        pooch.retrieve(url, known_hash=None, fname=f"{file.name}.part", path=cache_folder(), downloader=downloader)
-    )
-    if not matches(part, file):
-        part.unlink()
-        raise ValueError("wrong checksum")
-    return part.replace(cache_folder() / file.name)
-
-
-# Pickles. A pickle can call any function that it names, so these names are bound to the small
-# readers below and every other one is refused. Not even numpy's own code sees what the file says
-# until types and lengths are checked.
-
-
-class _Dtype:
-    """Stands for ``numpy.dtype``: booleans, integers and floats of fixed size only."""
-
-    def __init__(self, code, *_flags):
-        if not isinstance(code, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
-            raise pickle.UnpicklingError(f"dtype {code!r} is not a plain number")
-        self.code, self.order = code, "|"
-
-    def __setstate__(self, state):
-        if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"byte order {state[1]!r}")
-        self.order = state[1]
-
-    def numpy(self) -> np.dtype:
-        return np.dtype(self.order + self.code)
-
-
-class _Array:
-    """Stands for ``numpy.ndarray``: takes the state that numpy's own arrays write."""
-
-    def __setstate__(self, state):
-        _version, shape, dtype, fortran, data = state
-        if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)):
-            raise pickle.UnpicklingError("an array of something else than numbers")
-        if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
-            raise pickle.UnpicklingError(f"shape {shape!r}")
-        order = "F" if fortran else "C"
-        self.value = np.frombuffer(data, dtype.numpy()).reshape(shape, order=order).copy()
-
-
-def _reconstruct(kind, _shape, _code):
-    if kind is not _Array:
-        raise pickle.UnpicklingError("only plain arrays can be read")
-    return _Array()
-
-
-def _scalar(dtype, data):
-    if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)):
-        raise pickle.UnpicklingError("a scalar that is not a number")
-    return np.frombuffer(data, dtype.numpy(), count=1)[0]
-
-
-def _encode(text, encoding):
-    # protocols 0 to 2 have no bytes: Python writes them as latin-1 text
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _empty_bytes():
-    return b""  # what the same protocols call for no bytes at all
-
-
-_READERS = {
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _empty_bytes,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        try:
-            return _READERS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed") from None
-
-
-def read_numpy_pickle(source: str | Path | bytes):
-    """Read a pickle of plain containers, numbers, strings and numpy arrays; nothing else loads.
-
-    ``source`` is a path or the bytes themselves, either a bare pickle or the zip container that
-    ``torch.save`` writes (its ``*/data.pkl``).
+    Until ``check`` of its path has passed its name ends in ``.part``, for which nothing looks; what breaks off
+    is resumed by the next call.
 
     Raises:
-        InputError: the file is damaged, or names anything but numpy's array reconstruction.
+        InputError: the cache cannot be written.
+        Unavailable: no address gave the file.
     """
-    name = "a pickle" if isinstance(source, bytes) else repr(str(source))
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    folder = cache_folder()
     try:
-        if data.startswith(b"PK"):
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                member = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-                data = archive.read(member)
-        return _plain(_Unpickler(io.BytesIO(data)).load())
-    except Exception as error:  # a hostile or damaged pickle may raise anything at all
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # mode bits do not tell of a read-only file system
+            pass
+    except OSError as error:
         raise InputError(
-            f"{name} does not load ({_reason(error)}); allowed: plain containers and numpy arrays"
+            f"cannot write to {str(folder)!r} ({error.strerror}), where downloads go; allowed: another cache folder "
+            f"by XDG_CACHE_HOME, or {file.name!r} in a folder that {ENVIRONMENT_VARIABLE} names"
         ) from error
+    part, failures = folder / f"{file.name}.part", []
+    for url in file.urls:
+        try:
+            with _Bar(file, progress) as report:
+                _get(url, part, report)
+            check(part)
+        except InputError as error:
+            part.unlink(missing_ok=True)  # whatever these bytes are, they are no beginning of the file
+            failures.append(f"{url}: {error}")
+        except OSError as error:  # those of requests among them
+            failures.append(f"{url}: {type(error).__name__} {str(error)[:120]}")
+        else:
+            os.replace(part, folder / file.name)
+            return folder / file.name
+    raise Unavailable(failures)
 
 
-def _plain(value):
-    """Replace the stand-ins for arrays by the arrays, throughout nested containers."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    return value
+def _get(url: str, part: Path, report: Callable[[int, int | None], None]) -> None:
+    """Append the rest of ``url`` to ``part``. Raises OSError where it breaks off."""
+    import requests
+    import urllib3
+
+    have = part.stat().st_size if part.exists() else 0
+    # Without this header a server may send the content of a .gz unpacked.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code == 416:  # nothing is left: the part is whole, or its check fails
+            return
+        response.raise_for_status()
+        resumed = response.status_code == 206
+        length = response.headers.get("Content-Length")
+        start = have if resumed else 0
+        total = start + int(length) if length else None
+        with part.open("ab" if resumed else "wb") as stream:
+            done = start
+            try:
+                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    report(done, total)
+            except urllib3.exceptions.HTTPError as error:
+                raise OSError(f"broke off after {done:,} bytes: {error}") from None
+
+
+class _Bar:
+    """A progress bar of rich, or nothing; used as ``with _Bar(...) as report``."""
+
+    def __init__(self, file: RemoteFile, show: bool):
+        self.bar = None
+        if show:
+            from rich import progress
+
+            self.bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self.task = self.bar.add_task(file.name, total=file.size_bytes)
+
+    def __enter__(self) -> Callable[[int, int | None], None]:
+        if self.bar is None:
+            return lambda done, total: None
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.stop()

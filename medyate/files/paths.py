@@ -14,6 +14,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from ..errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,9 +46,7 @@ def cache() -> Path:
     given = os.environ.get("MEDYATE_CACHE")
     if given:
         return Path(given).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("medyate")) / "decoded"
+    return platformdirs.user_cache_path("medyate") / "decoded"
 
 
 def folders(kind: str) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files.fetch import read_numpy_pickle
+from ..files.pickles import read_numpy_pickle
 from .architectures import Architecture, Swin, TextEncoder
 from .transformers import package
 

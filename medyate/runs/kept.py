@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,19 +80,22 @@ WAYS = {
 }
 
 
+def _checked(network: str, **options: Any) -> RunConfig:
+    """A run's config, with a run's checks and defaults: random weights, and a task that only names its classes."""
+    return RunConfig(network=network, task=stand_in_task(network), weights="random", **options).check()
+
+
 def held_bytes(network: str, channels: Mapping[str, Sequence[int]], batch_size: int = 8) -> dict[str, dict[str, int]]:
     """Bytes that one training step holds for the backbone, by way of :data:`WAYS` and part, ``channels`` selected."""
     held = {}
     for name, (strategy, execution, batch_norm) in WAYS.items():
-        config = RunConfig(
-            network=network,
-            task=stand_in_task(network),
+        config = _checked(
+            network,
             strategy=strategy or "Head only",  # which trains what is selected here, and asks for no ranking
             execution=execution,
             batch_norm=batch_norm,
             resolution=networks.get(network).resolution,
-            weights="random",
-        ).check()
+        )
         step = Step(config, channels=None if strategy else channels)
         held[name] = dict(step.held(batch_size).backbone)
     return held
@@ -117,32 +121,13 @@ def report(
     strategy's first (for an oracle, of random gradients). All ``*_bytes`` are measured but for
     ``budget_bytes`` and ``outside_paper_unit``.
     """
-    # the same checks, defaults and options as a run's
-    checked = RunConfig(
-        network=network,
-        task=stand_in_task(network),
-        strategy=strategy,
-        budget=budget,
-        resolution=resolution,
-        weights="random",
-        batch_norm=batch_norm,
-        ranking=ranking,
-        count=count,
-        seed=seed,
-        batch_size=batch_size,
-    ).check()
+    alike: dict[str, Any] = {"resolution": resolution, "batch_size": batch_size, "seed": seed}
+    checked = _checked(
+        network, strategy=strategy, budget=budget, batch_norm=batch_norm, ranking=ranking, count=count, **alike
+    )
     step = Step(checked, classes=classes, device=device)
     ours, selection, layers = step.held(batch_size), step.selection, checked.backbone_layers()
-    everything = RunConfig(
-        network=network,
-        task=stand_in_task(network),
-        strategy="Baseline",
-        resolution=resolution,
-        weights="random",
-        batch_norm="train",
-        batch_size=batch_size,
-        seed=seed,
-    ).check()
+    everything = _checked(network, strategy="Baseline", batch_norm="train", **alike)
     full = Step(everything, classes=classes, device=device).held(batch_size)
     parts = [*PARTS, *(part for part in TRANSFORMER_PARTS if part in ours.backbone or part in full.backbone)]
     used = selection.used_elements(layers) if checked.budget else 0
@@ -195,25 +180,14 @@ def compare(
     budgeted = [name for name, entry in strategies.STRATEGIES.items() if entry.uses_budget]
     choose(strategies.get(strategy).name, budgeted, "strategy with a budget")
 
-    def prepared(strategy: str, budget: int | None, batch_norm: str):
-        checked = RunConfig(
-            network=network,
-            task=stand_in_task(network),
-            strategy=strategy,
-            budget=budget,
-            resolution=resolution,
-            weights="random",
-            batch_norm=batch_norm,
-            seed=seed,
-        ).check()
-        return checked, Step(checked, device=device)
-
-    _, everything = prepared("Baseline", None, "train")
+    alike: dict[str, Any] = {"resolution": resolution, "seed": seed}
+    everything = Step(_checked(network, strategy="Baseline", batch_norm="train", **alike), device=device)
     full = {size: everything.held(size).total_bytes for size in batch_sizes}
     rows = []
     for budget in budgets:
         for batch_norm in batch_norms:
-            checked, ready = prepared(strategy, budget, batch_norm)
+            checked = _checked(network, strategy=strategy, budget=budget, batch_norm=batch_norm, **alike)
+            ready = Step(checked, device=device)
             layers = checked.backbone_layers()
             activations = ready.selection.activation_elements(layers)
             weights = ready.selection.weight_elements(layers)

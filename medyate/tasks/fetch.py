@@ -1,8 +1,5 @@
-"""Downloads that resume, and what is here, missing or damaged."""
+"""The tasks' files: had, or fetched; what is here, missing or damaged."""
 
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
@@ -10,9 +7,6 @@ from ..files import fetch as files
 from ..files.fetch import RemoteFile
 from . import registry
 from .official import missing, verify
-
-TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 1 << 16
 
 
 def fetch(name: str, progress: bool = True) -> list[Path]:
@@ -40,88 +34,10 @@ def fetch(name: str, progress: bool = True) -> list[Path]:
 
 
 def _download(task: registry.Task, file: RemoteFile, progress: bool) -> Path:
-    folder = files.cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # mode bits do not tell of a read-only file system
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {str(folder)!r} ({error.strerror}), where downloads go; allowed: another cache folder "
-            f"by XDG_CACHE_HOME, or {file.name!r} in a folder that MEDYATE_DATA names"
-        ) from error
-    part, failures = folder / f"{file.name}.part", []
-    for url in file.urls:
-        try:
-            with _Bar(file, progress) as report:
-                _get(url, part, report)
-            verify(file, part)
-        except InputError as error:
-            # Whatever these bytes are, they are no beginning of the file.
-            part.unlink(missing_ok=True)
-            failures.append(f"{url}: {error}")
-        except OSError as error:  # those of requests among them
-            failures.append(f"{url}: {type(error).__name__} {str(error)[:120]}")
-        else:
-            os.replace(part, folder / file.name)
-            return folder / file.name
-    told = missing(task.name, (file,), task.source.folder)
-    raise InputError(f"{told}; tried {'; '.join(failures)}")
-
-
-def _get(url: str, part: Path, report: Callable[[int, int | None], None]) -> None:
-    """Append the rest of ``url`` to ``part``. Raises OSError where it breaks off."""
-    import requests
-    import urllib3
-
-    have = part.stat().st_size if part.exists() else 0
-    # Without this header a server may send the content of a .gz unpacked.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
-        if response.status_code == 416:  # nothing is left: the part is whole, or its check fails
-            return
-        response.raise_for_status()
-        resumed = response.status_code == 206
-        length = response.headers.get("Content-Length")
-        start = have if resumed else 0
-        total = start + int(length) if length else None
-        with part.open("ab" if resumed else "wb") as stream:
-            done = start
-            try:
-                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    report(done, total)
-            except urllib3.exceptions.HTTPError as error:
-                raise OSError(f"broke off after {done:,} bytes: {error}") from None
-
-
-class _Bar:
-    """A progress bar of rich, or nothing; used as ``with _Bar(...) as report``."""
-
-    def __init__(self, file: RemoteFile, show: bool):
-        self.bar = None
-        if show:
-            from rich import progress
-
-            self.bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.DownloadColumn(),
-                progress.TransferSpeedColumn(),
-                progress.TimeRemainingColumn(),
-            )
-            self.task = self.bar.add_task(file.name, total=file.size_bytes)
-
-    def __enter__(self) -> Callable[[int, int | None], None]:
-        if self.bar is None:
-            return lambda done, total: None
-        self.bar.start()
-        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
-
-    def __exit__(self, *_) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        return files.retrieve(file, lambda place: verify(file, place), progress=progress)
+    except files.Unavailable as error:
+        raise InputError(f"{missing(task.name, (file,), task.source.folder)}; tried {error}") from None
 
 
 def listing() -> list[dict]:

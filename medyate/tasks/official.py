@@ -6,7 +6,6 @@ a list that names an image twice, in both splits, without a label or that is mis
 
 import io
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +17,7 @@ from ..errors import InputError
 from ..files import fetch as data_files
 from ..files.archives import Files, content_digest, file_digest, top_folder, tree
 from ..files.fetch import RemoteFile
+from ..files.pickles import read_numpy_pickle
 from .sources import Sample, Samples
 
 #: Top folders that the readers below know; any other single top folder is stripped.
@@ -207,28 +207,9 @@ def _cifar_python(content: bytes, name: str, ten: bool) -> tuple[np.ndarray, np.
     return _planes(pixels), labels
 
 
-class _CifarUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and nothing else. The archive's SHA-256 has been checked before."""
-
-    def find_class(self, module: str, name: str):
-        allowed = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-        }
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.ndarray.__reduce__(np.empty(0))[0]
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return allowed[module, name]
-
-
 def _cifar_pickle(content: bytes) -> dict:
-    try:
-        # Python 2 wrote these: its strings are bytes.
-        return _CifarUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(f"a CIFAR batch is damaged: {error}") from None
+    # Python 2 wrote these: its strings are bytes
+    return read_numpy_pickle(content, name="a CIFAR batch", encoding="bytes")
 
 
 # CUB-200-2011 (Wah et al. 2011)

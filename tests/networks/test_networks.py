@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from medyate import networks
 from medyate.errors import InputError
 from medyate.files import fetch as files
+from medyate.files.pickles import read_numpy_pickle
 from medyate.networks import convolutional, weights
 
 THREE = ("mbv2-w0.35", "mcunet-in1", "proxyless-w0.3")
@@ -265,7 +266,7 @@ def test_int8_networks(name, count, features):
     assert model.classifier.in_features == features and not hasattr(model, "mix")
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
-    content = files.read_numpy_pickle(path)
+    content = read_numpy_pickle(path)
     assert content["first_conv"]["params"]["x_scale"] == pytest.approx(2 / 255)  # 255 steps in [-1, 1]
     layer = content["blocks"][-1]["pointwise2"]["params"]
     ours = convs[f"b{len(content['blocks']) - 1}.pw2.conv"]

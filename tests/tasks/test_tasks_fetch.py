@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import http.server
-import sys
 import threading
 from dataclasses import replace
 
@@ -287,7 +286,7 @@ def test_a_disk_that_fills_up_is_told(task, server, folders, monkeypatch):
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["medyate.tasks.fetch"], "_get", full)
+    monkeypatch.setattr(files, "_get", full)
     with pytest.raises(InputError, match="tried .*No space left on device"):
         fetch("big", progress=False)
 
