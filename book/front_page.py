@@ -29,6 +29,15 @@ WAYS = {
 }
 # Pages with generated parts, and how each of them links to the book's pages
 PAGES = {ROOT / "README.md": "book/{}.md", ROOT / "book" / "index.md": "{}.md"}
+# How each verdict of the ledger answers a question about its claim
+ANSWERS = {
+    "holds": "Yes",
+    "holds in part": "In part",
+    "undecided here": "Our runs cannot tell",
+    "does not hold here": "Not in our runs",
+    "not yet run": "Nobody has run it yet",
+    "wrong in the paper": "No, the paper contradicts itself",
+}
 NOTEBOOK = {"book/{}.md": "notebooks/{}.ipynb", "{}.md": "../notebooks/{}.ipynb"}
 
 
@@ -72,43 +81,58 @@ def costs() -> str:
     return "\n".join(lines)
 
 
+def to_ledger(page: str, number: int, line) -> str:
+    """Where a link leads to a claim: the book knows its label; elsewhere it is the heading, as GitHub names it."""
+    if page == PAGES[ROOT / "README.md"]:
+        words = re.sub(r"[^\w\- ]", "", f"{number}. {line.claim.claim}".lower())
+        return f"{page.format('ledger')}#{words.replace(' ', '-')}"
+    return f"#{line.claim.id}"
+
+
 def answers(page: str) -> str:
     """Five lines for a reader with one minute; ``page`` is the pattern of a link to a page of the book."""
+    from medyate import strategies
     from medyate.paper import verdicts
     from medyate.runs import records as runs
 
     lines = {line.claim.id: line for line in claims()}
+    numbers = {claim: number for number, claim in enumerate(lines, 1)}
     ledger_page, notebook_page = page.format("ledger"), NOTEBOOK[page]
 
-    def of(claim: str, last: bool = False) -> str:
-        """The verdict, what the paper says and what our runs say; ``last``: only what it rests on."""
+    def link(claim: str, said: str) -> str:
+        return f"[{said}]({to_ledger(page, numbers[claim], lines[claim])})"
+
+    def asked(claim: str, ours: str) -> str:
+        """The answer, what the paper says and what our runs say."""
         line = lines[claim]
         theirs = line.from_paper.text.split(":")[0] if line.from_paper else line.claim.paper_value
-        ours = line.from_runs.text.split("; ") if line.from_runs else []
-        if last and ours:
-            ours = [line.from_runs.brief or ours[-1]]
+        scope = line.rests_on.removeprefix("our runs").strip(" ():")
         return (
-            f"{line.verdict} ([claim {list(lines).index(claim) + 1}]({ledger_page}#{claim})): *{line.claim.claim}*. "
-            f"In the paper: {theirs}."
-            + (
-                f" In our runs ({line.rests_on.removeprefix('our runs').strip(' ():')}): {'; '.join(ours)}."
-                if ours
-                else ""
-            )
+            f"{ANSWERS[line.verdict]} ({link(claim, f'claim {numbers[claim]}')}: *{line.claim.claim}*). "
+            f"In the paper: {theirs}." + (f" In our runs: {ours} ({scope})." if line.from_runs else "")
         )
 
+    # "LaRa MeDyate over SU: -1.03 points [-1.41, -0.65], p = 1.000, ...": without the test's details
+    first = lines["state-of-the-art"].from_runs
+    lead = first.brief.partition(", p ")[0] if first else ""
+    lead = lead.replace(" over ", " minus ").replace(" [", ", 95 % interval [")
+    rival = lead.partition(" minus ")[2].partition(":")[0]
+    if rival in strategies.STRATEGIES:
+        lead += f" ({rival}: {strategies.get(rival).description})"
+    consistent = lines["lara-consistent"].from_runs
     kept = kept_times()
     found = runs.table()
     wrong = {claim for claim, line in lines.items() if line.verdict == verdicts.WRONG}
     slips = {claim for claim in wrong if lines[claim].claim.slip}
-    links = [f"[{number}]({ledger_page}#{one})" for number, one in enumerate(lines, 1) if one in wrong - slips]
+    links = [link(claim, str(number)) for claim, number in numbers.items() if claim in wrong - slips]
     packs, lengths = ", ".join(sorted(found.task.unique())), found.epochs + found.warmup_epochs
     memory, data = notebook_page.format("memory"), page.format("reference/data")
     frozen, train = ("{:.2f} to {:.2f}".format(*kept["frozen"]), "{:.1f} to {:.1f}".format(*kept["train"]))
     return "\n".join(
         [
-            f"* **Does MeDyate lead?** The claim {of('state-of-the-art', last=True)}",
-            f"* **Does a ranking of layers carry over between tasks?** The claim {of('lara-consistent')}",
+            f"* **Does MeDyate lead?** {asked('state-of-the-art', lead)}",
+            "* **Does a ranking of layers carry over between tasks?** "
+            f"{asked('lara-consistent', consistent.text if consistent else '')}",
             f"* **What is really kept?** With frozen batch norm {frozen} times what the budget pays for; with batch "
             f"norm in train mode {train} times ([measured]({memory}), one image, the paper's three CNNs and budgets).",
             f"* **At what scale?** {len(found)} runs of {lengths.min()} to {lengths.max()} epochs on small cuts of the "
@@ -147,7 +171,7 @@ def algorithm(page: str) -> str:
     lines = {name: len(content.splitlines()) for name, content in files.items()}
     rows = [
         f"**The algorithm: nine files, {sum(lines.values()):,} lines, in this order.** "
-        "Networks, data, experiments, figures and commands lie in rooms beside them.",
+        "Networks, data, experiments, figures and commands are in subpackages of their own.",
         "",
         "| file | lines | what it says |",
         "| --- | --: | --- |",

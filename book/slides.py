@@ -2,7 +2,7 @@
 
 One self-contained file a session: reveal.js (book/slides/reveal), figures and fonts are inside, so that it opens
 without a network. A heading of the second level begins a slide, ``<aside class="notes">`` holds what only the lecturer
-sees (key S), code cells are executed, and ``?print-pdf`` behind the address prints one slide a page.
+sees (key S), code cells are executed, and ``?print-pdf`` after the address prints one slide a page.
 """
 
 import base64

@@ -1,7 +1,7 @@
-"""Fine-tune a pretrained network under a memory budget, and really keep no more than it pays for.
+"""Fine-tune a pretrained network under a memory budget that bounds what is selected; what else is kept is measured.
 
 A companion to *Memory Constrained Dynamic Subnetwork Update for Transfer Learning* (MeDyate,
-arXiv 2510.20979). The few names that one's own loop needs:
+arXiv 2510.20979). The few names that your own loop needs:
 
 * :class:`Subnet`: a model, a budget, a :class:`Strategy`; each epoch's :class:`Selection`.
 * :func:`rank`: a :class:`Ranking` of the model's layers, which LaRa and Prev strategies need.

@@ -1,10 +1,11 @@
 """What training a channel costs: units of memory and operations, from shapes alone.
 
 The unit of memory is one element (4 bytes in fp32) for one sample. Training input channel *c* of a layer keeps its
-gradient, ``C' D^2`` elements of the weight, and its input, ``H W`` elements of the activation (eq. 4); its weight
-derivative takes ``D^2 C' H' W'`` multiply-accumulates (eq. 5). A linear layer is a 1x1 convolution over its tokens.
+gradient, ``C' D^2`` elements of the weight, and its input, ``H W`` elements of the activation (paper eq. 4); its
+weight derivative takes ``D^2 C' H' W'`` multiply-accumulates (paper eq. 5). A linear layer is a 1x1 convolution over
+its tokens.
 
-Between epochs MeDyate adds operations of its own (eqs. 11 to 13), which :func:`operations` counts.
+Between epochs MeDyate adds operations of its own (paper eqs. 11 to 13), which :func:`operations` counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only a walk over a model
 
     from .probing import inputs
 
-DEPTHWISE = {"eq4": "D^2 + H W, as eq. 4 says", "authors": "1 + H W, as the authors' figures show it"}
+DEPTHWISE = {"eq4": "D^2 + H W, as paper eq. 4 says", "authors": "1 + H W, as the authors' figures show it"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Layer:
 
     @property
     def channel_elements(self) -> int:
-        """Memory to train one input channel, eq. 4."""
+        """Memory to train one input channel, paper eq. 4."""
         return self.weight_elements_per_channel + self.activation_elements_per_channel
 
     @property
@@ -62,12 +63,12 @@ class Layer:
 
     @property
     def search_elements(self) -> int:
-        """Sum of the channels' costs: the denominator of eq. 9 and the layer's part of M_K (eq. 10)."""
+        """Sum of the channels' costs: the denominator of paper eq. 9 and the layer's part of M_K (paper eq. 10)."""
         return self.channels * self.channel_elements
 
     @property
     def weight_flops(self) -> int:
-        """Multiply-accumulates of the whole layer's weight derivative, eq. 5 over all channels."""
+        """Multiply-accumulates of the whole layer's weight derivative, paper eq. 5 over all channels."""
         return self.channels * self.weight_flops_per_channel
 
 
@@ -164,7 +165,7 @@ def layers(
     trained = heads(model, input_shape, classifier)
     backbone = tuple(layer for layer in walk(model, input_shape, depthwise) if not is_inside(layer.name, trained))
     if not backbone:
-        raise InputError(f"the model has no layer in front of its head ({', '.join(trained)}); it is all head")
+        raise InputError(f"the model has no layer before its head ({', '.join(trained)}); it is all head")
     return backbone
 
 
@@ -186,8 +187,8 @@ def kilobytes(elements: int) -> int:
 class Operations:
     """What one epoch adds, and what it is set against (Sec. 3.5), over the selected channels as they are.
 
-    ``norm``: eq. 11; ``sampling``: ``|zeta| log2 N`` of eq. 12; ``derivatives``: eq. 13 times the batch size, which eq.
-    13 leaves out.
+    ``norm``: paper eq. 11; ``sampling``: ``|zeta| log2 N`` of paper eq. 12; ``derivatives``: paper eq. 13 times the
+    batch size, which it leaves out.
     """
 
     channels: int

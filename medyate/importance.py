@@ -1,4 +1,4 @@
-"""Gradients to importance: channel norms, RGN (eq. 7), layer RGN (eq. 8) and LaRa (eq. 9)."""
+"""Gradients to importance: channel norms, RGN (paper eq. 7), layer RGN (paper eq. 8) and LaRa (paper eq. 9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import choose
 
 # which gradient an epoch's norms are taken from; the paper leaves it open
 NORM_GRADIENTS = {
-    "last": "the gradient of the epoch's last step: one pass over it, as eq. 11 counts",
+    "last": "the gradient of the epoch's last step: one pass over it, as paper eq. 11 counts",
     "mean_norm": "the mean over the epoch's steps of each step's norm",
     "mean": "the norm of the epoch's mean gradient (a second gradient is kept)",
 }
@@ -30,17 +30,17 @@ def channel_norms(weight_gradient: Tensor, groups: int = 1) -> Tensor:
 
 
 def rgn(norms: Tensor, layer: Layer) -> Tensor:
-    """Reweighted gradient norm of each channel, eq. 7: its norm over its memory cost (eq. 4)."""
+    """Reweighted gradient norm of each channel, paper eq. 7: its norm over its memory cost (paper eq. 4)."""
     return norms / layer.channel_elements
 
 
 def layer_rgn(norms: Tensor, layer: Layer) -> float:
-    """A layer's RGN, eq. 8: the sum of its channels' RGN."""
+    """A layer's RGN, paper eq. 8: the sum of its channels' RGN."""
     return float(norms.sum()) / layer.channel_elements
 
 
 def lara(norms: Tensor, layer: Layer) -> float:
-    """A layer's LaRa, eq. 9: the norm of its whole gradient over the cost of all its channels.
+    """A layer's LaRa, paper eq. 9: the norm of its whole gradient over the cost of all its channels.
 
     The whole gradient's Euclidean norm is the root of the channels' squared norms.
     """

@@ -1,8 +1,8 @@
 """Recorded importance to an order of layers, and where to cut it.
 
 A ranking is made once, by a preliminary fine-tuning on some task (Sec. 3.4, offline phase): the layers in order of
-execution with the LaRa (eq. 9) and the layer RGN (eq. 8) that they gathered over the epochs. It is kept as one JSON
-file.
+execution with the LaRa (paper eq. 9) and the layer RGN (paper eq. 8) that they gathered over the epochs. It is kept as
+one JSON file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .costs import Layer
 from .errors import InputError, choose
 from .files.paths import write_json
 
-ORDERS = {"lara": "by LaRa, eq. 9", "rgn": "by layer RGN, eq. 8 (the paper's Prev)"}
+ORDERS = {"lara": "by LaRa, paper eq. 9", "rgn": "by layer RGN, paper eq. 8 (the paper's Prev)"}
 ALPHA_OPT = 0.2  # Sec. 4.2
 RGN_SHARE = 0.98  # gives TraDy's K for all three CNNs; the paper's text says 97 %
 
@@ -90,7 +90,7 @@ class Ranking:
 
 
 def smallest_k(costs: Sequence[int], budget: int, alpha: float = ALPHA_OPT) -> int:
-    """K by Algorithm 1, line 1: the smallest with alpha_K = B / M_K <= alpha (eq. 10).
+    """K by Algorithm 1, line 1: the smallest with alpha_K = B / M_K <= alpha (paper eq. 10).
 
     ``costs`` are the layers' search costs in ranked order. Where even all layers leave alpha_K above ``alpha``, K is
     all of them.

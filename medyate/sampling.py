@@ -49,7 +49,7 @@ def take(order: Tensor, costs: Tensor, budget: int, fill: str = "skip", overhead
 
     ``costs`` is (N,) integer elements. ``overheads``, where given, is (N,) too: what must be kept
     *once* when channel i is the one whose overhead is the largest of all taken (one-bit masks
-    behind the first selected layer, for instance). The sum of costs and the largest overhead never
+    after the first selected layer, for instance). The sum of costs and the largest overhead never
     exceeds ``budget``. Where skipping leaves more than 1 % of the budget unused although other
     channels would fill it, the fewest latest draws are given back so that it can be filled.
     """

@@ -29,7 +29,7 @@ class Selection:
         return sum(len(self.channels.get(layer.name, ())) * getattr(layer, value) for layer in layers)
 
     def used_elements(self, layers: Sequence[Layer]) -> int:
-        """Cost of the selection, eq. 4 summed over its channels."""
+        """Cost of the selection, paper eq. 4 summed over its channels."""
         return self._sum(layers, "channel_elements")
 
     def weight_elements(self, layers: Sequence[Layer]) -> int:
@@ -43,7 +43,7 @@ class Selection:
         return self._sum(layers, "activation_elements_per_channel")
 
     def weight_flops(self, layers: Sequence[Layer]) -> int:
-        """Multiply-accumulates of the selected weight derivatives for one sample, eq. 5."""
+        """Multiply-accumulates of the selected weight derivatives for one sample, paper eq. 5."""
         return self._sum(layers, "weight_flops_per_channel")
 
 
@@ -61,7 +61,7 @@ class SearchSpace:
 
     @property
     def elements(self) -> int:
-        """M_K of eq. 10: the cost of every channel of the K layers."""
+        """M_K of paper eq. 10: the cost of every channel of the K layers."""
         return int(self.costs.sum())
 
     def per_channel(self, values: Mapping[str, float]) -> Tensor:
@@ -168,7 +168,7 @@ class Selector:
 
     @property
     def alpha(self) -> float:
-        """alpha_K = B / M_K, eq. 10."""
+        """alpha_K = B / M_K, paper eq. 10."""
         return self.budget / self.space.elements
 
     @property

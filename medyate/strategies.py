@@ -5,7 +5,7 @@ A strategy is three choices, and each can be overridden on its own, which is wha
 * ``order`` and ``rule``: the layers of the search space. LaRa strategies take the smallest K with
   alpha_K <= 0.2 of the LaRa order, Prev strategies TraDy's K by the 98 % rule of the RGN order.
 * ``choice``: how channels are chosen within it.
-* ``metric``: what a channel's importance is, its raw gradient norm or its RGN (eq. 7).
+* ``metric``: what a channel's importance is, its raw gradient norm or its RGN (paper eq. 7).
 
 Static strategies (``once``) choose in the first epoch and keep what they chose: twins of the dynamic ones, to tell what
 choosing anew is worth (Sec. 3.3; TraDy's Table 4 calls them S-).
@@ -128,7 +128,7 @@ class Rule:
 
 RULES: Mapping[str, Rule] = {
     "alpha": Rule(
-        f"smallest K with alpha_K <= {ALPHA_OPT} (eq. 10)", lambda costs, _, budget: smallest_k(costs, budget)
+        f"smallest K with alpha_K <= {ALPHA_OPT} (paper eq. 10)", lambda costs, _, budget: smallest_k(costs, budget)
     ),
     "share": Rule(
         f"largest K below {RGN_SHARE:.0%} of the cumulated layer metric (TraDy's K)",
@@ -136,7 +136,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "all": Rule("every layer", lambda costs, *_: len(costs)),
 }
-METRICS = {"raw": "channel gradient norm", "rgn": "channel gradient norm over channel cost (eq. 7)"}
+METRICS = {"raw": "channel gradient norm", "rgn": "channel gradient norm over channel cost (paper eq. 7)"}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Subnet:
         see :func:`medyate.execution.attach.attach`.
     norm_gradient
         which gradient a channel's norm is taken from (the paper leaves it open). "last", the
-        default, is what eq. 11 charges, one pass over C'D^2 per channel and epoch, and needs no
+        default, is what paper eq. 11 charges, one pass over C'D^2 per channel and epoch, and needs no
         memory beyond the gradient that is there anyway.
     count
         "paper", or "everything" for a budget that also pays for masks and whatever else is measured to be kept.
@@ -245,7 +245,7 @@ class Subnet:
     ) -> dict[str, Tensor]:
         """Channel norms of the whole gradient, averaged over ``batches``: what an oracle knows.
 
-        Of all layers, or of ``layers`` alone, which costs what lies behind the first of them. Weights, running
+        Of all layers, or of ``layers`` alone, which costs what comes after the first of them. Weights, running
         statistics and the present selection stay as they are.
         """
         kept = {

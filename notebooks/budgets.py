@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Beyond the paper: how much memory is worth paying for?
 #
-# The paper's five budgets per network lie between 2 and 8 % of what training the whole network would keep. What would more memory buy? Here LaRa MeDyate gets from 2 to 60 % of MobileNetV2's total, beside its two ends: *Head only* pays for no convolution, *Baseline* trains every weight.
+# The paper's five budgets per network lie between 2 and 8 % of what training the whole network would keep. What would more memory buy? Here LaRa MeDyate is given from 2 to 60 % of MobileNetV2's total, between two extremes: *Head only* trains no convolution, *Baseline* trains every weight.
 #
-# **Predict first.** At which budget has LaRa MeDyate half of the gain that *Baseline* has over *Head only*?
+# **Predict first.** At what budget does LaRa MeDyate reach half of *Baseline*'s gain over *Head only*?
 
 # %% tags=["parameters"]
 network: str = "mbv2-w0.35"  # any of `medyate networks` with batch norm
@@ -80,7 +80,7 @@ if len(curve):
             }
         ),
         "budgets-gain",
-        "What each budget gains over training the head alone: means over the seeds that a budget and both ends share.",
+        "What each budget gains over training the head alone: means over the seeds that the budget and both extremes share.",
         decimals=1,
     )
     notebook.say(notebook.protocol_note(runs))

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # On a device: what a step needs in RAM
 #
-# The paper's budget counts gradients and kept inputs of one image. A microcontroller that trains must also hold the trained weights' copies (the network itself lies in flash), one-bit masks, what the forward and backward passes hold only in passing, the classifier with its gradient, the norms that MeDyate remembers, and a stack. All numbers here are bounds that the linker proves: they hold for *every* selection that the budget allows.
+# The paper's budget counts gradients and kept inputs of one image. A microcontroller that trains must also hold the trained weights' copies (the network itself lies in flash), one-bit masks, what the forward and backward passes hold only for a moment, the classifier with its gradient, the norms that MeDyate remembers, and a stack. All numbers here are bounds that the linker proves: they hold for *every* selection that the budget allows.
 
 # %% tags=["parameters"]
 network: str = "mbv2-w0.35"  # one of the paper's three CNNs
@@ -24,7 +24,7 @@ budget: int = 27946  # elements; see `medyate scheme` for a network's tiers
 board: str = "stm32h743"  # one of `medyate device plan`'s boards
 resolution: int = 128  # side of the input in pixels
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 
 from medyate import device, notebook
@@ -40,11 +40,11 @@ one = {"budget": config.budget, "strategy": "LaRa MeDyate", "resolution": side}
 largest_block = max(region.length_bytes for region in chosen_board.of_kind("ram"))
 
 # %% [markdown]
-# ## What lies outside the paper's unit
+# ## What the paper's unit leaves out
 #
-# Each bar is the moment of the step at which most is in use. *accumulate* adds up the gradients of a batch before weights change, as the paper trains; *in-place* changes the weights image by image and stores no gradient, so that MeDyate's norm comes from a single image.
+# Each bar shows the moment of the step at which the most RAM is in use. *accumulate* adds up the gradients of a batch before weights change, as the paper trains; *in-place* changes the weights image by image and stores no gradient, so that MeDyate's norm comes from a single image.
 
-# %%
+# %% tags=["hide-input"]
 plans = [
     device.plan(config.network, config.budget, strategy, resolution=side, mode=mode)
     for mode in device.MODES
@@ -72,9 +72,9 @@ notebook.show(
 # %% [markdown]
 # ## Memory over the step
 #
-# The buffers share one arena: what the forward pass needs in passing is free again when the backward pass begins. The dashed line is the largest block of RAM of the board.
+# The buffers share one arena: what the forward pass needs only for a moment is free again when the backward pass begins. The dashed line is the largest block of RAM of the board.
 
-# %%
+# %% tags=["hide-input"]
 moments = pd.DataFrame(
     {"moment": f"{row['moment']} ({row['phase'][0]})", "part": part, "value": size / 1000}
     for row in device.timeline(config.network, config.budget, "LaRa MeDyate", resolution=side)
@@ -95,9 +95,9 @@ notebook.show(
 # %% [markdown]
 # ## Which boards hold it
 #
-# We link for each board's regions of RAM and flash; nothing here has run on one of them. What has run is an *emulated* Cortex-M7.
+# The program is linked against each board's regions of RAM and flash; nothing here has run on a real board. What has run is an *emulated* Cortex-M7.
 
-# %%
+# %% tags=["hide-input"]
 boards = pd.DataFrame(
     {
         "board": name,
@@ -115,15 +115,15 @@ boards = pd.DataFrame(
 notebook.show_table(boards, "device-boards", "Boards, and what each of them holds at this budget and resolution.")
 
 # %% [markdown]
-# ## Trainings by the engine
+# ## Training with the engine
 #
-# Recorded with `medyate device train`: exported, compiled, trained by the C program, natively or on the emulated Cortex-M7.
+# Recorded with `medyate device train`, which exports and compiles the C program and lets it train, natively or on the emulated Cortex-M7.
 
-# %%
+# %% tags=["hide-input"]
 trained = [row for row in device.recorded() if row["config"]["network"] == config.network]
 if not trained:
     notebook.nothing_recorded(
-        f"a training of {config.network} by the engine", f"medyate device train {config.network} --task flowers12"
+        f"a training run of {config.network} with the engine", f"medyate device train {config.network} --task flowers12"
     )
 else:
     table = pd.DataFrame(
@@ -143,4 +143,7 @@ else:
         }
         for row in trained
     )
-    notebook.show_table(table, "device-trained", "Trainings by the C engine, one row a record in results/device.")
+    notebook.show_table(table, "device-trained", "Training runs of the C engine, one row per record in results/device.")
+
+# %% tags=["hide-input"]
+notebook.run_again(config, "-p budget 66592")

@@ -38,14 +38,14 @@ if ranked.empty:
     notebook.nothing_recorded(f"a ranking of {network} on {far}", "medyate sweep run far", "Nothing is shown.")
 
 # %% [markdown]
-# ## Whose order?
+# ## Do the orders agree?
 #
 # Spearman's $\rho$ over all layers: between photographs, between digits and photographs, and between seeds of the same task, which is the most that could be expected.
 
 # %% tags=["hide-input"]
 if len(ranked):
     notebook.show_table(
-        ranked.replace({"metric": {"lara": "LaRa, eq. 9", "layer_rgn": "layer RGN, eq. 8"}}).rename(
+        ranked.replace({"metric": {"lara": "LaRa, paper eq. 9", "layer_rgn": "layer RGN, paper eq. 8"}}).rename(
             columns={"between": "rankings from", "rho": "ρ, mean", "lowest": "ρ, lowest"}
         ),
         "far-orders",
@@ -57,7 +57,7 @@ if len(ranked):
 # %% [markdown]
 # ## Does it matter to a run?
 #
-# LaRa MeDyate with the search space of either ranking, all else equal, paired by seed.
+# LaRa MeDyate with the search space from each ranking, all else equal, paired by seed.
 
 # %% tags=["hide-input"]
 pairs = varied.by_origin(beyond.origin_runs(config, far), far)

@@ -76,7 +76,7 @@ else:
         f"Overview of MeDyate. Above, LaRa of all {len(ranked)} layers in ranked order, the first {len(selector.ranked)} "
         "marked as the search space. In the middle, the loop: draw, train, keep norms, draw anew. Below, the share of "
         "channels drawn in each layer of the search space in each epoch.",
-        f"Above: LaRa of the {len(ranked)} layers of {config.network}, in ranked order, and the cut. In the middle: the loop. "
+        f"Above: LaRa of the {len(ranked)} layers of {config.network}, in ranked order, and where the list is cut. In the middle: the loop. "
         "Below: the share of each layer's channels that is drawn, epoch by epoch.",
         f"{len(selector.ranked)} of {len(ranked)} layers stay in, and after {len(drawn)} epochs "
         f"{100 * selector.explored_fraction:.0f} % of their channels' memory was drawn at least once.",

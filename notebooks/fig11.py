@@ -61,7 +61,9 @@ curves = paper.curves("fig11")
 runs = notebook.over_layers(config, wanted)
 drawn = notebook.curves_of(runs)
 if drawn.empty:
-    notebook.nothing_recorded(f"two curves or more ({config.described()})", config.command())
+    notebook.nothing_recorded(
+        f"this comparison, which needs two curves or more ({config.described()})", config.command()
+    )
 notebook.show(
     plots.accuracy_over_layers(
         None if drawn.empty else drawn,
@@ -76,7 +78,8 @@ notebook.show(
     "Test accuracy over K for TraDy and MeDyate, each with uniform and with boosted sampling; all four use the LaRa order.",
     notebook.best_layers(drawn) if len(drawn) else notebook.best_layers(curves, "the paper's curves"),
 )
-notebook.say(notebook.protocol_note(drawn))
+if len(drawn):
+    notebook.say(notebook.protocol_note(drawn))
 notebook.say(notebook.other_ways(config, named=False))
 
 # %% [markdown]

@@ -40,7 +40,7 @@ marks = {8: 0.8, 11: 0.9, 14: 0.95}
 # %% [markdown]
 # ## The bound
 #
-# Dashed: $(1 - \alpha)^e$. Dots: the epochs that the paper names for $\alpha = 0.2$. Solid: the part of the search space, by memory, that real runs had not selected up to an epoch.
+# Dashed: $(1 - \alpha)^e$. Dots: the epochs that the paper names for $\alpha = 0.2$. Solid: the part of the search space, by memory, that real runs had not yet selected by that epoch.
 
 # %% tags=["hide-input"]
 runs = notebook.strategy_runs(config)
@@ -106,7 +106,7 @@ notebook.show_table(pd.DataFrame(rows), "fig2-epochs", "Share of the search spac
 if not observed.empty:
     notebook.say(
         "The bound counts draws by memory as if every channel had the same chance; a real draw is by channel, and fills "
-        "what is left with channels that fit, so the two need not agree to the digit."
+        "what is left with channels that fit, so the two need not agree exactly."
     )
 
 # %% tags=["hide-input"]

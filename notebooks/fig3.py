@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Figure 3: is the order of layers the same for every task?
 #
-# MeDyate ranks layers once, by a fine-tuning on some task, and uses the order for others. That is allowed if the ranking hardly depends on the task. The paper accumulates each layer's LaRa (eq. 9) over the epochs of 21 fine-tunings (seven tasks, three seeds) and correlates every two of them by rank. It reports correlations between tasks "consistently above 0.8, with the majority surpassing 0.9"; the cells themselves are not printed as numbers.
+# MeDyate ranks layers once, by fine-tuning on some task, and uses the order for others. That is sound if the ranking hardly depends on the task. The paper accumulates each layer's LaRa (paper eq. 9) over the epochs of 21 fine-tunings (seven tasks, three seeds) and computes the rank correlation of every pair. It reports correlations between tasks "consistently above 0.8, with the majority surpassing 0.9"; the cells themselves are not printed as numbers.
 #
 # **Predict first.** How high will the correlation be between rankings of *different* tasks? And how high between a ranking and an order that never saw a gradient, one over each layer's memory?
 
@@ -73,7 +73,7 @@ for network, runs in found.groupby("network") if len(found) else ():
         summary.append(
             {
                 "network": network,
-                "metric": label,
+                "metric": label.partition(",")[0],
                 "fine-tunings": len(rho),
                 "pairs of tasks": len(values),
                 "lowest": values.min(),

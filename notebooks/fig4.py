@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Figure 4: do channels keep their place?
 #
-# MeDyate samples channels by norms that it saw epochs ago. That is sound if the order of channels by norm stays. The paper argues so with a t-test between the channel norms of consecutive epochs: p near 0 at first, high later.
+# MeDyate samples channels by norms that it saw epochs ago. That is sound if the order of channels by norm is stable. The paper argues this with a t-test between the channel norms of consecutive epochs: p near 0 at first, high later.
 #
-# **The test does not show this.** A t-test of equal means asks whether the *average* norm changed. If every norm halves, ranks stay and p is 0; if norms are shuffled among channels, ranks are gone and p is 1. The paper means rank stability, so below the tests stand Spearman's rank correlation and the share of the top tenth of channels that stays in it.
+# **The test does not show this.** A t-test of equal means asks whether the *average* norm changed. If every norm halves, ranks stay and p is 0; if norms are shuffled among channels, ranks are gone and p is 1. The paper means rank stability, so the panels below the tests show Spearman's rank correlation and the share of the top tenth of channels that stays in the top tenth.
 #
 # **Predict first.** Gradients shrink during fine-tuning. What will the t-test say of two epochs whose ranks are nearly the same, but whose norms have all become smaller?
 
@@ -40,7 +40,7 @@ notebook.run(notebook.grid_of_rankings(config), config)
 # %% [markdown]
 # ## Consecutive epochs
 #
-# Whether the paper's test pairs the channels is not said, so both are drawn. The paper's figure prints no numbers to set beside them.
+# The paper does not say whether its test pairs the channels, so both versions are drawn. The paper's figure prints no numbers to set beside them.
 
 # %% tags=["hide-input"]
 found = notebook.rankings(config)
@@ -70,9 +70,17 @@ if frames:
         f"{(table.p_unpaired > 0.05).sum()}; the rank correlation is above 0.8 in {(table.rho > 0.8).sum()}."
     )
     notebook.show_table(
-        table[["series", "epoch", "p_paired", "p_unpaired", "rho", "overlap"]],
+        table[["series", "epoch", "p_paired", "p_unpaired", "rho", "overlap"]].rename(
+            columns={
+                "series": "task",
+                "p_paired": "p, paired",
+                "p_unpaired": "p, unpaired",
+                "rho": "ρ",
+                "overlap": "top tenth kept",
+            }
+        ),
         "fig4",
-        "All steps.",
+        "Every pair of consecutive epochs: the later one's number, the tests and the ranks.",
         decimals=3,
         names=1,
     )
@@ -84,7 +92,7 @@ else:
     )
 
 # %% [markdown]
-# ## The ranks within a layer
+# ## Ranks within a layer
 #
 # Over all layers, much of the order is the order of layers. The stricter question is whether channels keep their place *within* their layer, for that is where MeDyate chooses.
 

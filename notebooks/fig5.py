@@ -16,7 +16,7 @@
 #
 # The channel norms of one layer over the epochs of a fine-tuning, each epoch divided by its largest. If channels keep their place, lines run in parallel: the paper calls them beams, and shows one layer of MobileNetV2 on CIFAR-10 (it does not say which).
 #
-# **Predict first.** Will the beams be there in the first epochs already?
+# **Predict first.** Will the beams already be there in the first epochs?
 
 # %% tags=["parameters"]
 network: str = "mbv2-w0.35"  # any of `medyate networks`

@@ -16,7 +16,7 @@
 #
 # MeDyate first narrows the search to the top K layers. With too few, channels that matter are out of reach; with too many, the budget is spread so thin that the sampling hardly learns which channels matter. The paper looks for the best K on MobileNetV2 and Food, and turns it into a rule: take the smallest K with $\alpha_K = B_{mem} / M_K \le 0.2$ (paper eq. 10).
 #
-# **Predict first.** Should a larger budget have its best accuracy at more layers or at fewer? And what happens if all 52 layers are in the search space?
+# **Predict first.** Will a larger budget reach its best accuracy with more layers or with fewer? And what happens if all 52 layers are in the search space?
 
 # %% tags=["parameters"]
 budget: "int or str" = "all"  # elements, such as 27946, or "all" for the network's five tiers
@@ -51,7 +51,7 @@ notebook.run(notebook.grid_over_layers(config, wanted), config)
 # %% [markdown]
 # ## Accuracy over K
 #
-# Final test accuracy of LaRa MeDyate. Our task is a small cut of Food-101, so the two panels have their own axes: compare shapes, not heights. A ring marks the best K of each curve. A run that collapsed is no part of its curve: a cross on the lower edge marks it, with its accuracy.
+# Final test accuracy of LaRa MeDyate. Our task is a small cut of Food-101, so the two panels have their own axes: compare shapes, not heights. A ring marks the best K of each curve. A run that collapsed is not part of its curve: a cross on the lower edge marks it, with its accuracy.
 
 # %% tags=["hide-input"]
 curves = paper.curves("fig6a")

@@ -62,7 +62,9 @@ curves = paper.curves("fig7")
 runs = notebook.over_layers(config, wanted)
 drawn = notebook.curves_of(runs)
 if drawn.empty:
-    notebook.nothing_recorded(f"two curves or more ({config.described()})", config.command())
+    notebook.nothing_recorded(
+        f"this comparison, which needs two curves or more ({config.described()})", config.command()
+    )
 notebook.show(
     plots.accuracy_over_layers(
         None if drawn.empty else drawn,
@@ -78,7 +80,8 @@ notebook.show(
     "Test accuracy over K for two orders of layers and two channel metrics.",
     notebook.best_layers(drawn) if len(drawn) else notebook.best_layers(curves, "the paper's curves"),
 )
-notebook.say(notebook.protocol_note(drawn))
+if len(drawn):
+    notebook.say(notebook.protocol_note(drawn))
 notebook.say(notebook.other_ways(config, named=False))
 
 # %% [markdown]

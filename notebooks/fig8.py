@@ -16,7 +16,7 @@
 #
 # The paper compares strategies by one-sided paired t-tests over three CNNs, seven tasks and three budgets. A cell holds the p-value of "the row's strategy reaches a higher accuracy than the column's": near 0 (blue) chance is an unlikely explanation, near 1 (red) the reverse holds.
 #
-# This page shows the printed matrix, the same tests recomputed from the tables, what a stricter reading makes of them, and our own runs.
+# This page shows the printed matrix, the same tests recomputed from the tables, what a stricter test makes of them, and our own runs.
 #
 # **Predict first.** LaRa MeDyate has the highest mean of eight strategies. Over how many of the other seven will its lead be significant?
 
@@ -62,7 +62,7 @@ notebook.say(f"A cell and its mirror image must add up to one. {len(mirrored)} p
 # %% [markdown]
 # ## Recomputed from the tables
 #
-# SU, Det RGN and TraDy stand in the predecessor's Table 1 (arXiv 2510.19675), which ran under the same protocol. The tables give 63 cells, each the mean of three runs. The test over those 63 means:
+# SU, Det RGN and TraDy are in the predecessor's Table 1 (arXiv 2510.19675), which ran under the same protocol. The tables give 63 cells, each the mean of three runs. The test over those 63 means:
 
 # %% tags=["hide-input"]
 tests = reproduce.p_values("CNNs")
@@ -79,7 +79,7 @@ notebook.show(
 )
 
 # %% [markdown]
-# The printed p-values of close pairs are smaller than these. They fit a test over the **189 single runs**, three for each cell. The tables bracket that test: it also depends on how far two strategies' runs with the same seed go together, which is not printed, so the table below takes that correlation as 0 and as 1. Three runs of one cell are no independent cases, though, so the 63 means are the more honest sample.
+# The printed p-values of close pairs are smaller than these. They fit a test over the **189 single runs**, three for each cell. The tables bracket that test: it also depends on the correlation between two strategies' runs with the same seed, which is not printed, so the table below assumes 0 and 1. Three runs of one cell are not independent, though, so the 63 means are the more honest sample.
 
 # %% tags=["hide-input"]
 inside = tests.bracketed.sum()
@@ -120,7 +120,7 @@ notebook.show_table(
 # %% [markdown]
 # ## Our runs
 #
-# The unit is a cell: a network, task and budget, the mean over the seeds that every strategy has, two or more. Seeds of one cell are no independent cases. The packs are small cuts of the data sets, and flowers12 is cut from Flowers-17, another data set than the paper's Flowers: this is another scale than the paper's. MeDyate reads the gradient of one step of the epoch before; the oracles read the mean of eight batches.
+# The unit is a cell: a network, task and budget, the mean over the seeds that every strategy has, two or more. Seeds of one cell are not independent. The packs are small cuts of the data sets, and flowers12 is cut from Flowers-17, which is not the paper's Flowers (Flowers-102): the scale is not the paper's. MeDyate reads the gradient of one step of the previous epoch; the oracles read the mean over eight batches.
 
 # %% tags=["hide-input"]
 runs = notebook.strategy_runs(config, 1)
@@ -167,7 +167,7 @@ notebook.say(notebook.other_ways(config, number=1))
 # %% [markdown]
 # ### The test loss
 #
-# The same tests of a second outcome, the test loss, which does not jump from image to image. Negative differences are in the row's favour.
+# The same tests on a second outcome, the test loss, which changes smoothly where accuracy jumps by whole images. Negative differences are in the row's favour.
 
 # %% tags=["hide-input"]
 losses = notebook.cells(runs, outcome="test_loss")
@@ -178,7 +178,15 @@ if len(tests_of_loss):
     found = found.assign(difference=-found.difference, low=-found.high, high=-found.low)
     notebook.show_table(
         found.rename(
-            columns={"row": "better?", "column": "than", "low": "95 % low", "high": "95 % high", "p_holm": "p, Holm"}
+            columns={
+                "row": "better?",
+                "column": "than",
+                "difference": "difference (loss)",
+                "low": "95 % low",
+                "high": "95 % high",
+                "effect_size": "effect size d_z",
+                "p_holm": "p, Holm",
+            }
         ),
         "fig8-our-losses",
         "The pairs that Sec. 4.3 speaks of, by test loss.",
@@ -188,7 +196,7 @@ if len(tests_of_loss):
 # %% [markdown]
 # ## Task by task, beside the paper's same task
 #
-# In how many cells LaRa MeDyate is ahead of another strategy. An average over tasks hides that the paper's own tasks disagree: on Flowers, SU is ahead of it in every cell.
+# In how many cells LaRa MeDyate is ahead of another strategy. An average over tasks hides that the paper's own tasks disagree: on Flowers, SU is ahead of LaRa MeDyate in every cell.
 
 # %% tags=["hide-input"]
 for other in ("SU", "TraDy"):
@@ -201,7 +209,7 @@ for other in ("SU", "TraDy"):
                 "ahead": "ahead in",
                 "difference": "difference (points)",
                 "paper_task": "the paper's task",
-                "paper_cells": "its cells",
+                "paper_cells": "cells (paper)",
                 "paper_ahead": "ahead in (paper)",
                 "paper_difference": "difference (paper)",
             }
@@ -214,7 +222,7 @@ for other in ("SU", "TraDy"):
 # %% [markdown]
 # ## What could have been found
 #
-# Each of the paper's differences, the mean over its Table 1, beside what our cells can tell: how far their paired differences spread, the power of a one-sided test at 5 % of as large a difference, and the cells that a power of 80 % takes. Where the power is low, "undecided" says nothing about the claim.
+# Each of the paper's differences, the mean over its Table 1, beside what our cells could detect: the spread of their paired differences, the power of a one-sided test at 5 % for a difference of that size, and the number of cells needed for a power of 80 %. Where the power is low, "undecided" says nothing about the claim.
 
 # %% tags=["hide-input"]
 powers = ours.power(runs)

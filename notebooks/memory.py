@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Memory: the paper's accounting, and what is really held
 #
-# A budget counts, for one image, the gradients of the selected weights and the inputs that they need (eq. 4), in elements of 4 bytes. A real step also holds what the unit leaves out: which outputs of a ReLU6 let the gradient through, whatever batch norm saves, and every further image of the batch. This page sets the two side by side. Everything is measured on this machine as the page runs: every tensor saved for the backward pass, each storage once, and the gradients. What is held depends on shapes alone, so the weights are random. Bytes on a CPU and a GPU are the same.
+# A budget counts, for one image, the gradients of the selected weights and the inputs that they need (paper eq. 4), in elements of 4 bytes. A real step also holds what the unit leaves out: which outputs of a ReLU6 let the gradient through, whatever batch norm saves, and every further image of the batch. This page sets the two side by side. Everything is measured on this machine as the page runs: every tensor saved for the backward pass, each storage once, and the gradients. What is held depends on shapes alone, so the weights are random. Bytes on a CPU and a GPU are the same.
 #
 # **Predict first.** As a multiple of the budget, how much is held with frozen batch norm, and how much in train mode?
 
@@ -65,7 +65,7 @@ def multiples(batch_norm, size):
 # %% [markdown]
 # ## One image, frozen batch norm
 #
-# Frozen batch norm keeps nothing, so here the budget really covers what is kept. The paper's part, gradients and selected inputs, never exceeds the budget. Masks come on top: one bit for every output of a ReLU6 behind the first selected layer, so a selection that reaches into early layers, whose maps are large, pays more for them.
+# Frozen batch norm keeps nothing, so here the budget covers nearly all that is kept. The paper's part, gradients and selected inputs, never exceeds the budget. Masks come on top: one bit for every output of a ReLU6 after the first selected layer, so a selection that reaches into early layers, whose maps are large, pays more for them.
 
 # %% tags=["hide-input"]
 table = multiples("frozen", 1)
@@ -85,7 +85,7 @@ notebook.show(
 paper_part = one.weight_gradients_bytes + one.selected_activations_bytes
 notebook.say(
     f"The paper's part is {100 * (paper_part / one.budget_bytes).min():.1f} to {100 * (paper_part / one.budget_bytes).max():.1f} % of the "
-    f"budget, and to the byte what eq. 4 says for {(paper_part == one.paid_bytes).sum()} of {len(one)} selections. With masks, "
+    f"budget, and matches paper eq. 4 to the byte for {(paper_part == one.paid_bytes).sum()} of {len(one)} selections. With masks, "
     f"{(one.kept_total_bytes / one.budget_bytes).min():.2f} to {(one.kept_total_bytes / one.budget_bytes).max():.2f} times the budget is held, "
     f"{(one.full_finetuning_bytes / one.kept_total_bytes).min():,.0f} to {(one.full_finetuning_bytes / one.kept_total_bytes).max():,.0f} times less than "
     'full fine-tuning holds. Where masks must be paid for as well, `count="everything"` (`--count everything`) counts them against the budget.'
@@ -94,7 +94,7 @@ notebook.say(
 # %% [markdown]
 # ## One image, train-mode batch norm
 #
-# The authors' earlier code trains with batch statistics; the paper does not say. Then every batch norm that the gradient passes keeps its whole input, selected or not. The budget does not count that.
+# The authors' earlier code trains with batch statistics; the paper does not say which mode it uses. In train mode every batch norm that the gradient passes keeps its whole input, selected or not. The budget does not count that.
 
 # %% tags=["hide-input"]
 table = multiples("train", 1)
@@ -118,7 +118,7 @@ notebook.say(
 # %% [markdown]
 # ## A batch
 #
-# The unit counts one image. Gradients are held once whatever the batch; activations, masks and batch norm's inputs once an image.
+# The unit counts one image. Gradients are held once whatever the batch; activations, masks and batch norm's inputs once per image.
 
 # %% tags=["hide-input"]
 shown = rows.assign(

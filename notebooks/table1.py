@@ -55,7 +55,7 @@ notebook.show_table(
 # %% [markdown]
 # ## Ours
 #
-# Our runs are on small cuts of the data sets, with fewer epochs; flowers12 is cut from Flowers-17, another data set than the paper's Flowers. MeDyate reads the gradient of one step of the epoch before, the oracles (Det and Prob) the mean of eight batches. The columns "paper" and "difference" set them beside the paper's cell of the same network, budget and strategy, for orientation only. What can be compared is the order of strategies within a task.
+# Our runs are on small cuts of the data sets, with fewer epochs; flowers12 is cut from Flowers-17, which is not the paper's Flowers (Flowers-102). MeDyate reads the gradient of one step of the previous epoch, the oracles (Det and Prob) the mean over eight batches. The columns "paper" and "difference" set them beside the paper's cell of the same network, budget and strategy, for orientation only. What can be compared is the order of strategies within a task.
 
 # %% tags=["hide-input"]
 ours = notebook.our_table(1, config)
@@ -86,7 +86,7 @@ averages = reproduce.averages()
 odd = averages[averages.std_is != reproduce.CONVENTIONS[0]]
 notebook.say(
     f"All {len(averages)} averages of the eight tables (three here, five of TraDy) are the means of their rows. Their ± is the root of the sum "
-    f"of squares in {len(averages) - len(odd)}; in {len(odd)} it is the root *mean* square, and so too small:"
+    f"of squares in {len(averages) - len(odd)}; in {len(odd)} it is the root *mean* square, and so is too small:"
 )
 notebook.show_table(
     odd[["file", "model", "budget", "method", "std_printed", "std"]].rename(

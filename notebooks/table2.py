@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Table 2: SwinT
 #
-# SwinT, seven vision tasks, four budgets, and the baseline. Two things to know: LaRa MeDyate at 2,767,686 elements on VWW holds a collapsed run (79.9 ± 23.43), and the baseline's average is printed with ±0.31 where the tables' own convention gives 0.82.
+# SwinT, seven vision tasks, four budgets, and the baseline. Two things to know: LaRa MeDyate at 2,767,686 elements on VWW includes a collapsed run (79.9 ± 23.43), and the baseline's average is printed with ±0.31 where the tables' own convention gives 0.82.
 #
 # The paper's table leaves out SU, Det RGN and TraDy, "since we use the same framework"; their rows here are the predecessor's own (arXiv 2510.19675) and are marked so in the column "from".
 
@@ -71,8 +71,8 @@ notebook.show_table(
     "Means over the 28 cells of SwinT, as printed, and with the other two runs' accuracy in the collapsed cell.",
 )
 notebook.say(
-    f"LaRa MeDyate then is at rank {int(mine['rank without'])} of {len(without)} instead of {int(mine['rank as printed'])}: not the worst, and still behind the RGN order. "
-    "That a run collapsed is a finding of its own; three seeds cannot say how often one does."
+    f"Then LaRa MeDyate is at rank {int(mine['rank without'])} of {len(without)} instead of {int(mine['rank as printed'])}: not the worst, and still behind the RGN order. "
+    "That a run collapsed is a finding of its own; three seeds cannot tell how often that happens."
 )
 
 # %% [markdown]

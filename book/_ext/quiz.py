@@ -7,7 +7,7 @@
     - [x] its input | Right: the weight's gradient is a product of the input and the output's gradient.
     ```
 
-A choice is a radio button, and a style sheet shows the reply behind the one that is chosen. On paper the replies follow
+A choice is a radio button, and a style sheet shows the reply to the one that is chosen. On paper the replies follow
 their answers.
 """
 

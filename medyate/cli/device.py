@@ -14,7 +14,7 @@ _resolution = click.option("--resolution", default=128, show_default=True, help=
 _ranking = click.option("--ranking", help="A recorded ranking by name. [default: a shipped one]")
 _budget_mode = click.option(
     "--budget-mode",
-    help="paper (eq. 4), or device, which counts what the RAM holds. [default: paper; with --ram or --board: device]",
+    help="paper (its eq. 4), or device, which counts all of RAM. [default: paper; with --ram or --board: device]",
 )
 
 
@@ -27,7 +27,7 @@ def _bytes(text: str) -> int:
     """\"512K\", \"1M\" (1,024 and 1,048,576) or a plain number of bytes."""
     match = re.fullmatch(r"(\d+)\s*([KM]?)i?B?", text.strip(), re.IGNORECASE)
     if not match:
-        raise InputError(f"RAM {text!r} is no size; allowed: bytes, or as 512K or 1M")
+        raise InputError(f"RAM {text!r} is not a size; allowed: bytes, or as 512K or 1M")
     return int(match[1]) * {"": 1, "K": 1024, "M": 1024**2}[match[2].upper()]
 
 
@@ -145,7 +145,7 @@ def export(network, folder, task, budget_mode, **options):
 @click.option("--budget", type=int, help="Elements. [default: tier 1 of the network]")
 @click.option("--strategy", default="LaRa MeDyate", show_default=True)
 @_ranking
-@click.option("--board", default="stm32h743", show_default=True, help="Whose regions the emulator gets.")
+@click.option("--board", default="stm32h743", show_default=True, help="Whose memory regions the emulator has.")
 @click.option("--mode", default="accumulate", show_default=True, help="accumulate, or in-place (one image a step).")
 @click.option("--machine", default="native", show_default=True, help="native, or emulated (QEMU's Cortex-M7).")
 @_resolution

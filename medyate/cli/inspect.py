@@ -150,7 +150,7 @@ def tasks(as_json):
 @click.option("--device", default="cpu", show_default=True, help="With --measure: auto, cpu or cuda.")
 @json_option
 def memory(network, resolution, depthwise, weights, measure, device, as_json, **step):
-    """What NETWORK's layers cost (eqs. 4, 5); with --measure, what a step really holds."""
+    """What NETWORK's layers cost (paper eqs. 4, 5); with --measure, what a step really holds."""
     from .. import costs
     from .. import networks as registry
     from ..errors import choose, whole

@@ -53,7 +53,7 @@ def _progress(total: int, what: str):
 @click.option("--force", is_flag=True, help="Run anew even if the record is there.")
 @json_option
 def rank(network, device, force, as_json, **values):
-    """Rank NETWORK's layers by a preliminary fine-tuning of all of it (LaRa, eq. 9; RGN, eq. 8).
+    """Rank NETWORK's layers by a preliminary fine-tuning of all of it (LaRa, paper eq. 9; RGN, paper eq. 8).
 
     Ctrl-C ends it after the epochs that are finished and keeps what they gave.
     """

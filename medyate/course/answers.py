@@ -106,7 +106,7 @@ def _checkpoint() -> tuple[Question, ...]:
             m,
             "count",
             (
-                Slip(n, "that is no checkpoint but the first: the whole network is one segment, held at once"),
+                Slip(n, "that leaves no checkpoint but the first: the whole network is one segment, held at once"),
                 Slip(1, "that is a checkpoint at every layer, so that nothing is saved"),
                 Slip(n / 2, "that minimises the number of checkpoints; the segment being processed is held as well"),
             ),
@@ -135,7 +135,7 @@ def _dearest() -> tuple[Question, ...]:
     layer = max(layers, key=lambda one: one.channel_elements)
     weights, inputs = layer.weight_elements_per_channel, layer.activation_elements_per_channel
     taps = math.prod(layer.kernel)
-    outputs = layer.weight_flops_per_channel // weights  # H' W' by eq. 5
+    outputs = layer.weight_flops_per_channel // weights  # H' W' by paper eq. 5
     budget = schemes.budget("mcunet-in1", 1, layers)
     others = {one.channel_elements for one in layers} - {layer.channel_elements}
     return (
@@ -583,7 +583,7 @@ def _bits() -> tuple[Question, ...]:
                 ),
                 Slip(second_block, "you left out the first block; the gradient passes it too"),
             ),
-            "one bit for each output of a ReLU6: behind the stem, each pw1, each depthwise layer and the mix layer",
+            "one bit for each output of a ReLU6: after the stem, each pw1, each depthwise layer and the mix layer",
             tolerance=1e-3,
         ),
     )
@@ -907,7 +907,7 @@ def _expanded() -> tuple[Question, ...]:
                 Slip(4 * 4 * plane, "that counts the planes once; they exist before and after the depthwise filter"),
                 Slip(4 * 2 * 48 * plane, "that is all 48 channels; only a group of 4 is there at a time"),
             ),
-            "4 planes before the depthwise convolution, 4 behind it",
+            "4 planes before the depthwise convolution, 4 after it",
         ),
     )
 

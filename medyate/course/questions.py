@@ -1,7 +1,7 @@
 """How an exercise's answers are judged: questions, typical slips, and what is said of an answer.
 
 Right answers are computed by the library and never shown. Typical slips are computed as well, each the answer of
-someone who made it, so that the reply can name it. An open answer is no error: a page with open answers builds.
+someone who made it, so that the reply can name it. An open answer is not an error: a page with open answers builds.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Question:
             try:
                 found.append(np.asarray(value, dtype=float))
             except (TypeError, ValueError):
-                return Verdict(self.name, WRONG, f"for {arguments} it returns {value!r}, which is no number")
+                return Verdict(self.name, WRONG, f"for {arguments} it returns {value!r}, which is not a number")
         return found
 
 

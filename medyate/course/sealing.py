@@ -1,7 +1,8 @@
 """The exercises' answers, readable or sealed.
 
 A lecturer's copy of the project has them as :mod:`medyate.course.answers`. A student's copy has the same text packed in
-``answers.sealed``, which no one reads by accident; the self-checks work alike. It is no secret from whoever unpacks it.
+``answers.sealed``, which no one reads by accident; the self-checks work as before.
+It hides nothing from anyone who unpacks it.
 """
 
 from __future__ import annotations

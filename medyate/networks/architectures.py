@@ -65,7 +65,7 @@ class TextEncoder:
 
     @property
     def longest(self) -> int:
-        """Tokens at most: RoBERTa counts positions from the one behind its padding number."""
+        """Tokens at most: RoBERTa counts positions from the one after its padding number."""
         return self.positions - (self.pad + 1 if self.family == "roberta" else 0)
 
 

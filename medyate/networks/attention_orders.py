@@ -1,14 +1,14 @@
 """Layer orders for attention: what LaRa ranks first there, and two variants of it.
 
 The paper leaves open why LaRa, which wins on convolutions, does worse on transformers (App. A.1).
-LaRa (eq. 9) divides a layer's gradient norm by the cost of all its channels. Two things set linear
+LaRa (paper eq. 9) divides a layer's gradient norm by the cost of all its channels. Two things set linear
 layers of a transformer apart from convolutions, and each suggests a correction:
 
 * **Types.** Query, key, value, projection and the MLP's two layers have widely different gradients
-  for reasons of their place in a block (a softmax behind them, or none), not of their depth. One order
+  for reasons of their place in a block (a softmax after them, or none), not of their depth. One order
   over all of them ranks places first and depth second. :func:`by_type` divides a layer's LaRa by the
   mean over the layers of its place (:func:`role`), and so compares like with like.
-* **The shared input.** Query, key and value read one input, which needs to be kept once; eq. 4 charges
+* **The shared input.** Query, key and value read one input, which needs to be kept once; paper eq. 4 charges
   it three times where they are three layers. :func:`with_shared_input` charges each a share of it.
   (torchvision's Swin has one layer for the three: nothing changes there.)
 """

@@ -46,7 +46,7 @@ SCHEMES: Mapping[str, Mapping[int, Mapping[int, float]]] = {
 }
 
 # The budgets that the paper prints (Sec. 4.1 and Table 1): the cost of tiers 1, 3 and 5. Eight of
-# the nine are the scheme's cost by eq. 4; MbV2 tier 1 costs 28,282 by eq. 4 and is printed as
+# the nine are the scheme's cost by paper eq. 4; MbV2 tier 1 costs 28,282 by paper eq. 4 and is printed as
 # 27,946, which is its one depthwise layer's 42 channels counted at 17 elements instead of 25.
 PRINTED_BUDGETS: Mapping[str, Mapping[int, int]] = {
     "mbv2-w0.35": {1: 27_946, 3: 66_592, 5: 93_696},

@@ -5,7 +5,7 @@ Models come from the libraries that define them: torchvision's Swin, Hugging Fac
 logits out, and a linear layer ``classifier`` at the end. Nothing drops out (Sec. 4.1).
 
 A text model takes token numbers alone, (B, T) int64 padded at the end. What BERT wants besides
-follows from them: padding is not attended to, and the tokens behind the first separator are of
+follows from them: padding is not attended to, and the tokens after the first separator are of
 the second sentence.
 """
 
@@ -149,7 +149,7 @@ def _key(text: Tensor) -> bytes:
 
 
 def sentence_numbers(tokens: Tensor, separator: int, pad: int) -> Tensor:
-    """(B, T) 0 for tokens up to the first separator and for padding, 1 for those behind it."""
+    """(B, T) 0 for tokens up to the first separator and for padding, 1 for those after it."""
     ends = tokens.eq(separator).long()
     behind = ends.cumsum(dim=1) - ends > 0
     return (behind & tokens.ne(pad)).long()

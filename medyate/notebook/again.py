@@ -54,6 +54,10 @@ def _missing(name: str) -> str:
     )
 
 
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 10**9:,.1f} GB" if size_bytes >= 10**8 else f"{size_bytes / 10**6:,.0f} MB"
+
+
 def _paper(name: str) -> tuple[str, list[str]]:
     from .. import tasks
     from ..sweeps import grids, progress
@@ -63,7 +67,7 @@ def _paper(name: str) -> tuple[str, list[str]]:
     files = {file.name: file.size_bytes or 0 for task in needed for file in tasks.TASKS[task].source.downloads}
     takes = _time(progress.estimate(configs), len(configs))
     return (
-        f"*At the paper's scale*: {len(configs):,} runs, {sum(files.values()) / 10**9:,.1f} GB of data to fetch; "
+        f"*At the paper's scale*: {len(configs):,} runs, {_size(sum(files.values()))} of data to fetch; "
         f"{takes}. "
         "Take a GPU: `python benchmarks/throughput.py` measures what they take on yours.",
         [f"medyate data fetch {task}" for task in needed],

@@ -64,7 +64,7 @@ def _link(text: str, filename: str, content: bytes, kind: str) -> str:
 def show(figure: Figure, name: str, data: pd.DataFrame, alt: str, caption: str = "", result: str = "") -> None:
     """Save a figure (see :func:`medyate.notebook.plots.save`) and show it, numbered, with its files to download.
 
-    ``alt`` describes it for readers who cannot see it. ``caption`` says what is drawn and stands below it, followed by
+    ``alt`` describes it for readers who cannot see it. ``caption`` says what is drawn and is printed below, followed by
     ``result``, one computed sentence on what it shows.
     """
     paths = plots.save(figure, name, data, alt)
@@ -104,6 +104,7 @@ def show_table(
     """
     plain = frame.reset_index(drop=True)
     bold = _best(plain, best, within)
+    numeric = {column for column in plain.columns if any(_is_number(value) for value in plain[column])}
     heads = "".join(
         f'<th scope="col" style="cursor:pointer;text-align:left" onclick="{html.escape(_SORT)}" '
         f'title="sort">{html.escape(str(column))}</th>'
@@ -115,7 +116,7 @@ def show_table(
         while above is not None and same < names - 1 and _plain(row[same], 0) == _plain(above[same], 0):
             same += 1
         cells = (
-            _cell(value, decimals, (index, column) in bold, place < same)
+            _cell(value, decimals, str(column), column in numeric, (index, column) in bold, place < same)
             for place, (value, column) in enumerate(zip(row, plain.columns))
         )
         body += "<tr>" + "".join(cells) + "</tr>"
@@ -159,18 +160,26 @@ def _plain(value, decimals: int) -> str:
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
-        return f"{value:,.{decimals}f}"
+        shown = f"{value:,.{decimals}f}"
+        return shown.lstrip("-") if float(shown.replace(",", "")) == 0 else shown  # no "-0.00"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _cell(value, decimals: int, bold: bool = False, again: bool = False) -> str:
-    number = isinstance(value, (int, float)) or hasattr(value, "item")
-    key = f' data-v="{value}"' if number and str(value) != "nan" else ""
-    look = f"text-align:{'right' if number else 'left'};white-space:nowrap"
+def _is_number(value) -> bool:
+    return (isinstance(value, (int, float)) or hasattr(value, "item")) and str(value) not in ("nan", "<NA>")
+
+
+def _cell(value, decimals: int, column: str, numeric: bool, bold: bool = False, again: bool = False) -> str:
+    """``numeric``: the column has numbers, so that its gaps stand to the right as they do."""
+    key = f' data-v="{value}"' if _is_number(value) else ""
+    look = f"text-align:{'right' if numeric else 'left'};white-space:nowrap"
     look += ";font-weight:bold" if bold else ""
     look += ";color:transparent" if again else ""  # there for a screen reader, for copying and for sorting
     kind = ' class="again"' if again else ""
-    return f'<td{key}{kind} style="{look}">{html.escape(_plain(value, decimals))}</td>'
+    text = _plain(value, decimals)
+    if re.match(r"p\b", column) and _is_number(value) and 0 <= value < 0.5 * 10**-decimals:
+        text = f"<{10**-decimals:.{decimals}f}"  # a p-value is never 0
+    return f'<td{key}{kind} style="{look}">{html.escape(text)}</td>'
 
 
 def latex(frame: pd.DataFrame, decimals: int = 2) -> str:

@@ -65,7 +65,7 @@ def _check_output(output: Path) -> None:
     """Refuse a path that cannot be written, or where something else than an executed notebook would be lost."""
     allowed = "allowed: the path of a new file, or of a notebook that was executed before"
     if str(output) == "-":
-        raise InputError(f"output {str(output)!r} is no file; {allowed}")
+        raise InputError(f"output {str(output)!r} is not a file; {allowed}")
     if output.resolve().is_relative_to(folder().resolve()):
         raise InputError(f"output {str(output)!r} lies among the notebooks of the project; {allowed}")
     if output.exists() and output.suffix != ".ipynb":

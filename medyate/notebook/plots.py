@@ -140,7 +140,7 @@ def collapsed(frame: pd.DataFrame, value: str) -> pd.Series:
 def _lines(ax: Axes, frame: pd.DataFrame, x: str, y: str, palette: Mapping[str, tuple[str, str]], paper: bool) -> None:
     """Mean over seeds with a band from lowest to highest; the paper's lines dashed and hollow.
 
-    Collapsed runs are no part of a line: a cross at the lower edge marks each, with its value.
+    Collapsed runs are not part of a line: a cross at the lower edge marks each, with its value.
     """
     lost = collapsed(frame, y)
     for name, (colour, marker) in palette.items():
@@ -338,7 +338,7 @@ def overview(ranked: pd.DataFrame, drawn: pd.DataFrame, title: str, online: str)
         top.bar(places, ranked.lara, color=[own if inside else other for inside in ranked.inside], width=0.85)
         top.set_yscale("log")
         top.set_xlabel("layers, ranked")
-        top.set_ylabel("LaRa (eq. 9)")
+        top.set_ylabel("LaRa (paper eq. 9)")
         top.set_title(title)
         cut = int(ranked.inside.sum())
         top.axvline(cut + 0.5, color="black", linewidth=1, linestyle=":")
@@ -825,7 +825,7 @@ def folder() -> Path:
 def save(figure: Figure, name: str, data: pd.DataFrame, alt: str, to: Path | None = None) -> dict[str, Path]:
     """Write ``NAME.svg``, ``NAME.pdf`` and ``NAME.csv``; returns the paths by ending.
 
-    ``alt`` describes the figure for who cannot see it; it stands in the SVG's description. The
+    ``alt`` describes the figure for those who cannot see it; it goes into the SVG's description. The
     files of equal figures are equal byte for byte. An unwritable folder is an InputError.
     """
     to = folder() if to is None else Path(to)

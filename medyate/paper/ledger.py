@@ -107,13 +107,13 @@ def summary(found: tuple[Line, ...]) -> list[tuple[str, int, str]]:
 _PREFACE = """\
 A claim is first held against the paper's own tables and figures, then against our runs. Our runs are at a smaller \
 scale (small cuts of the data sets, most with few epochs), so "does not hold here" is said of this scale and of the \
-protocol named, not of the paper's experiments. The protocols: {protocols}. The unit is a cell, a network, budget \
-and task, the mean over the seeds that all compared strategies have ({seeds} or more); differences come with a 95 % \
-interval. Where it holds zero, or where there is but one seed, the comparison is "undecided here"; where the test \
-loss decides and the accuracy does not, the claim "holds in part". "Wrong in the paper" means that its own numbers \
-or text contradict it; a slip is an error on which nothing else in the paper depends. What flowers12, \
-food10, cub50 and cifar10 are: small cuts, food10 of Food-101, cub50 of CUB, \
-cifar10 of CIFAR-10, but flowers12 of Flowers-17, another data set than the paper's Flowers (Flowers-102)."""
+protocol named, not of the paper's experiments. The protocols: {protocols}. The unit is a cell: one network, budget \
+and task, with the mean over the seeds that all compared strategies have ({seeds} or more); differences come with a \
+95 % interval. Where it includes zero, or where there is only one seed, the comparison is "undecided here"; where \
+the test loss decides and the accuracy does not, the claim "holds in part". "Wrong in the paper" means that its own \
+numbers or text contradict it; a slip is an error on which nothing else in the paper depends. The packs are small \
+cuts: food10 of Food-101, cub50 of CUB, cifar10 of CIFAR-10, but flowers12 of Flowers-17, which is not the paper's \
+Flowers (Flowers-102)."""
 
 
 def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
@@ -122,8 +122,8 @@ def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
     text = [
         "# Ledger of claims",
         "",
-        f"Each of {len(found)} checkable claims of the paper, where it stands, what the paper gives for it, and what "
-        "came of checking it. This page is made by `python -m medyate.paper.ledger` from `results/`; run more, and it "
+        f"Each of {len(found)} checkable claims of the paper: where it is made, what evidence the paper gives, and "
+        "what our check found. This page is made by `python -m medyate.paper.ledger` from `results/`; run more, and it "
         "changes.",
         "",
         _PREFACE.format(protocols=protocol, seeds=recorded.LEAST_SEEDS),

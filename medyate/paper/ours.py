@@ -1,7 +1,7 @@
 """Our runs as the ledger and the result pages compare them: cells, paired tests over them, and what they could show.
 
 The unit is a cell: a network, budget and task, the mean over its seeds, where all strategies that are compared have
-each of them. Seeds of one cell are no independent cases. The ids of a comparison are those of the runs in it, and no
+each of them. Seeds of one cell are not independent. The ids of a comparison are those of the runs in it, and no
 others.
 """
 

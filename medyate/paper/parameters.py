@@ -114,9 +114,9 @@ class Parameters:
         shown = {
             name: ", ".join(map(str, value)) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value is not None
+            if value is not None and value != ALL
         }
-        return ", ".join(f"{name} {value}" for name, value in shown.items())
+        return ", ".join(f"{name} {value}" for name, value in shown.items()) or "any parameters"
 
     @property
     def bare_command(self) -> str:
@@ -156,7 +156,7 @@ def _several(value, what: str, check, allowed: Callable[[], Sequence[str]]) -> s
         return ALL
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names:
-        raise InputError(f"{what} {value!r} is no list of names; allowed: {ALL!r}, {', '.join(allowed())}")
+        raise InputError(f"{what} {value!r} is not a list of names; allowed: {ALL!r}, {', '.join(allowed())}")
     return tuple(dict.fromkeys(check(name) for name in names))
 
 
@@ -231,7 +231,7 @@ def _seeds(value) -> str | tuple[int, ...]:
 
 def _layer(value) -> int | str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise InputError(f"layer {value!r} is no layer; allowed: an index in order of execution or a layer's name")
+        raise InputError(f"layer {value!r} is not a layer; allowed: an index in order of execution or a layer's name")
     return value
 
 

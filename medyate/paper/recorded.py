@@ -33,7 +33,7 @@ def table(kind: str = "run") -> pd.DataFrame:
     """All finished records of a kind, one row each, the config's entries as columns.
 
     Of one's own data only what was recorded on their content as it is now, or, where they are not here, on the
-    content that most was recorded on: runs on other content are no runs of this task.
+    content that most was recorded on: runs on other content are not runs of this task.
     """
     from ..files import paths
 
@@ -503,6 +503,7 @@ def protocol_note(frame: pd.DataFrame) -> str:
     flags = "".join(f" {count} of them ended {flag}." for flag, count in flags.items() if flag)
     epochs = ", ".join(str(value) for value in sorted(chosen.epochs.unique()))
     seeds = ", ".join(str(value) for value in sorted(chosen.seed.unique()))
+    seeds = f"seed{'s' if ',' in seeds else ''} {seeds}"
     from .. import networks
 
     known = [networks.get(name) for name in chosen.network.unique()]
@@ -519,6 +520,6 @@ def protocol_note(frame: pd.DataFrame) -> str:
         f"{', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
         f"{common['resolution']} {unit}, learning rate {usual:g}{others}, batch "
-        f"{common['batch_size']}, {norm}seed {seeds}. The standard error of a single accuracy is "
+        f"{common['batch_size']}, {norm}seed{'s' if ',' in seeds else ''} {seeds}. The standard error of a single accuracy is "
         f"{', '.join(errors.values())}: smaller differences between single runs say nothing.{ranked}{flags}"
     )

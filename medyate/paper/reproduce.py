@@ -147,7 +147,7 @@ def layers_by_share(shares=(0.97, 0.98)) -> pd.DataFrame:
 
 
 def channel_costs() -> pd.DataFrame:
-    """How the authors count a channel of MbV2-w0.35, from TraDy's Fig. 9b, beside eq. 4 and 1 + HW."""
+    """How the authors count a channel of MbV2-w0.35, from TraDy's Fig. 9b, beside paper eq. 4 and 1 + HW."""
     from . import parameters
 
     frame = paper.layer_norms()

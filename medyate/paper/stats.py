@@ -131,7 +131,7 @@ def paired_from_summaries(
 
     A table gives, for every cell, mean and sample standard deviation over ``seeds`` runs of each
     strategy. The paired test over the ``cells x seeds`` runs needs one thing more: how the two
-    strategies' runs of one seed go together inside a cell. ``correlation`` says it; with 0 and 1
+    strategies' runs of one seed are correlated inside a cell. ``correlation`` gives it; with 0 and 1
     (or -1) the result brackets what the single runs would give.
     """
     from scipy.special import stdtr
@@ -179,7 +179,7 @@ def consecutive(norms: np.ndarray, top: float = 0.1) -> pd.DataFrame:
     norms = np.asarray(norms, dtype=float)
     if norms.ndim != 2 or len(norms) < 2:
         raise InputError(
-            f"channel norms of shape {norms.shape} are no series; allowed: epochs x channels, 2 epochs or more"
+            f"channel norms of shape {norms.shape} are not a series; allowed: epochs x channels, 2 epochs or more"
         )
     rows = []
     for epoch in range(1, len(norms)):

@@ -66,7 +66,7 @@ TASKS = {
     "sst-2": "SST2",
     "sst2": "SST2",
 }
-# Cuts of another data set than the paper's of that name: said wherever they stand beside it.
+# Cuts of a data set that is not the paper's of that name: said wherever the two are shown side by side.
 ANOTHER = {"flowers12": "Flowers-17"}
 # What the paper's own tables and TraDy's tables say of the same networks.
 TABLES = {1: ("table1", "trady_table1"), 2: ("table2", "trady_table2"), 3: ("table3", "trady_table3")}
@@ -247,7 +247,7 @@ def budget_label(budget_elements: int) -> str:
 
 
 def alpha_scatter() -> pd.DataFrame:
-    """Fig. 6b: for each seed and budget the alpha_K (eq. 10) of the best K.
+    """Fig. 6b: for each seed and budget the alpha_K (paper eq. 10) of the best K.
 
     Columns: ``printed_percent`` (the figure's x axis, which divides by MCUNet-in1's total),
     ``budget_elements``, ``budget_percent`` (of MbV2-w0.35's total: the axis as it should be),
@@ -285,7 +285,7 @@ def p_values() -> pd.DataFrame:
 def layer_norms() -> pd.DataFrame:
     """TraDy's Fig. 9: ``name``, ``norm`` (sum of channel norms), ``rgn`` of MbV2-w0.35's 52 layers
     on CIFAR-10, in order of execution, and the cost of a channel in elements as that figure shows
-    it (``channel_elements``; depthwise layers 1 + HW) and by eq. 4 (``channel_elements_eq4``)."""
+    it (``channel_elements``; depthwise layers 1 + HW) and by paper eq. 4 (``channel_elements_eq4``)."""
     frame = _read("trady_layer_norms")
     return frame.assign(
         norm=frame.norm_fig9a,

@@ -70,7 +70,7 @@ def _compared(*tests: stats.Paired) -> str:
 
     In part where some do. Does not hold where every interval lies at or below zero; else the runs are too
     few, or the differences too small, to tell. (Stricter than the paper's one-sided test at 5 %, whose
-    interval may hold zero; among so many comparisons that is no loss.)
+    interval may include zero; among so many comparisons that is the safer choice.)
     """
     if any(test.low > 0 for test in tests):
         return _graded(*(test.low > 0 for test in tests))
@@ -125,9 +125,9 @@ def budgets() -> Finding:
             cost = schemes.cost_elements(network, tier, parameters.backbone(network))
             equal += cost == printed
             if cost != printed:
-                different.append(f"{network}, tier {tier}: printed {printed:,}, by eq. 4 {cost:,}")
+                different.append(f"{network}, tier {tier}: printed {printed:,}, by paper eq. 4 {cost:,}")
     return Finding(
-        _graded(equal == 9, equal > 0), f"{equal} of 9 are the scheme's cost by eq. 4; {'; '.join(different)}"
+        _graded(equal == 9, equal > 0), f"{equal} of 9 are the scheme's cost by paper eq. 4; {'; '.join(different)}"
     )
 
 
@@ -146,7 +146,7 @@ def depthwise() -> Finding:
     return Finding(
         PART,
         f"{count} of {len(own)} depthwise layers are drawn at 1 + HW elements a channel in TraDy's Fig. 9b, all other "
-        "layers by eq. 4",
+        "layers by paper eq. 4",
     )
 
 
@@ -163,7 +163,9 @@ def share_of_rgn() -> Finding:
 def exploration() -> Finding:
     seen = {epoch: 1 - 0.8**epoch for epoch in (8, 11, 14)}
     enough = [seen[epoch] >= share for epoch, share in ((8, 0.8), (11, 0.9), (14, 0.95))]
-    return Finding(_graded(*enough), ", ".join(f"{share:.1%} at epoch {epoch}" for epoch, share in seen.items()))
+    return Finding(
+        _graded(*enough), ", ".join(f"{100 * share:.1f} % at epoch {epoch}" for epoch, share in seen.items())
+    )
 
 
 @_paper
@@ -336,7 +338,7 @@ def collapsed_run() -> Finding:
     without = cells.drop(index=[paper.COLLAPSED]).mean().rank(ascending=False)["LaRa MeDyate"]
     return Finding(
         WRONG,
-        f"place {with_it:.0f} of 7 hangs on one cell, 79.9 ± 23.43, in which one of three runs collapsed; without it "
+        f"place {with_it:.0f} of 7 hinges on one cell, 79.9 ± 23.43, in which one of three runs collapsed; without it "
         f"place {without:.0f}",
     )
 
@@ -449,7 +451,7 @@ def _ids(frame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(frame["id"])) if len(frame) else ()
 
 
-# The regime that the claims are about comes first: what it says decides; the others are told beside it.
+# The regime that the claims are about comes first: what it says decides; the others are reported beside it.
 _REGIMES = ("authors", "short", "frozen")
 
 
@@ -469,7 +471,7 @@ def _told(found: dict[str, tuple[str, str, tuple[str, ...], str]]) -> Finding | 
 
 
 def _difference(found: ours.Comparison) -> tuple[str, str, tuple[str, ...], str]:
-    """Accuracy decides; where its interval holds zero and that of the test loss does not, the claim holds in part."""
+    """Accuracy decides; where its interval has zero in it and the test loss's has not, the claim holds in part."""
     where = f"{found.cells} cell{'' if found.cells == 1 else 's'}"
     if found.top1 is None:
         return UNDECIDED, f"{found.difference:+.2f} points in {where}", found.ids, found.rests_on
@@ -571,8 +573,8 @@ def ranks_stay() -> Finding | None:
     return Finding(
         _graded(*stays),
         f"Spearman's ρ between consecutive epochs within a layer, from epoch 3 on: median {later.rho.median():.2f}, "
-        f"above 0.8 in {(later.rho > 0.8).mean():.0%} of {len(later)} steps, and in more than 90 % of a fine-tuning's "
-        f"steps in {sum(stays)} of {len(stays)} fine-tunings",
+        f"above 0.8 in {100 * (later.rho > 0.8).mean():.0f} % of {len(later):,} steps, and in more than 90 % of a "
+        f"fine-tuning's steps in {sum(stays)} of {len(stays)} fine-tunings",
         _ids(steps),
     )
 
@@ -644,7 +646,7 @@ def all_seen() -> Finding | None:
     whole = (last.explored_percent > 99.99).sum()
     return Finding(
         HOLDS if whole == len(last) else PART,
-        f"after the last epoch ({last.epoch.min()} or more) % of the search space that was selected at least once: "
+        f"% of the search space selected at least once by the last epoch ({last.epoch.min()} or more): "
         f"{stats.estimate(last.explored_percent)}; all of it in {whole} of {len(last)} runs",
         tuple(last["id"]),
     )
@@ -793,7 +795,8 @@ def same_everywhere() -> Finding | None:
     if not len(found[columns[0]]):
         return None
     text = "; ".join(
-        f"{name.removesuffix('_percent').replace('_', ' ')} {np.median(rho):.2f} (lowest {rho.min():.2f})"
+        f"{name.removesuffix('_percent').replace('_', ' ').replace('flops', 'FLOPs')} {np.median(rho):.2f} "
+        f"(lowest {rho.min():.2f})"
         for name, rho in found.items()
     )
     count = len(means.groupby(["network", "task", "budget"]))
@@ -896,9 +899,11 @@ def tails_are_heavy() -> Finding | None:
 
 @cache
 def _held_bytes() -> dict[str, int]:
-    """What a step of batch 8 holds with a uniform selection under MbV2's smallest budget, by way: needs no record."""
-    config = parameters.Parameters("ledger", network="mbv2-w0.35", budget=27_946)
-    selection, *_ = recorded.example_selection(config, _every()["runs"])
+    """What a step of batch 8 holds under MbV2's smallest budget, by way, with the selection of Figure 9's page."""
+    config = parameters.Parameters(
+        "fig9", network="mbv2-w0.35", task="food10", budget=27_946, epochs=9, seeds="all", protocol="short"
+    )
+    selection, *_ = recorded.example_selection(config, recorded.strategy_runs(config))
     return {name: sum(parts.values()) for name, parts in overhead.held_bytes(config.network, selection).items()}
 
 
@@ -992,7 +997,7 @@ def _positive(values: Sequence[float], text: str, frame, unit: str = "points") -
     verdict = UNDECIDED
     if found.low is not None and (found.low > 0 or found.high < 0):
         verdict = HOLDS if found.low > 0 else FAILS
-    return Finding(verdict, f"{text}: {found} {unit}; {_noise(frame)}", _ids(frame))
+    return Finding(verdict, f"{text}: {f'{found} {unit}'.strip()}; {_noise(frame)}", _ids(frame))
 
 
 @_runs

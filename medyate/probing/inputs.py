@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import InputError
 
+#: One shape, a sequence of them, or a mapping from argument to shape.
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 Call = tuple[tuple, dict[str, Any]]  # positional and keyword arguments
 BATCHES = (

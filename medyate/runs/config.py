@@ -332,7 +332,7 @@ class RunConfig(_Config):
                 if schemes.tier_of(network.name, budget, layers) is None:
                     tiers = schemes.budgets(network.name, layers).values()
                     raise InputError(
-                        f"budget {budget!r} is no tier of {network.name!r}; SU allows: {', '.join(map(str, tiers))}"
+                        f"budget {budget!r} is not a tier of {network.name!r}; SU allows: {', '.join(map(str, tiers))}"
                     )
         ranking = None
         if strategy.order is None:

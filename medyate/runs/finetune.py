@@ -524,10 +524,10 @@ def efficiency(selection: Selection, layers: tuple[Layer, ...]) -> dict[str, Any
 def rank(
     config: RankConfig, *, device: str = "auto", force: bool = False, progress: Progress | None = None
 ) -> tuple[dict[str, Any], bool]:
-    """A preliminary fine-tuning of the whole network; records LaRa and layer RGN (eqs. 8, 9).
+    """A preliminary fine-tuning of the whole network; records LaRa and layer RGN (paper eqs. 8, 9).
 
     An epoch's channel norms are recorded under each definition of :data:`medyate.importance.NORM_GRADIENTS`:
-    of its last step (what eq. 11 counts), their mean over the steps, and those of the steps' mean gradient.
+    of its last step (what paper eq. 11 counts), their mean over the steps, and those of the steps' mean gradient.
     The metrics are computed from those that ``config.norm_gradient`` names and accumulated over epochs, as
     Sec. 4.2 says; a second definition is read from the first one's record, without another fine-tuning.
     Ctrl-C ends the run after the epochs that are finished and keeps what they gave, with status "interrupted".

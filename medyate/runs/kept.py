@@ -150,7 +150,7 @@ def report(
         "full_finetuning_bytes": full.total_bytes,
         "full_finetuning_kept_bytes": {part: full.backbone.get(part, 0) for part in parts},
         "outside_paper_unit": {
-            "masks": "one bit per rectified output behind the first selected layer",
+            "masks": "one bit per rectified output after the first selected layer",
             "batch_norm": "what train-mode batch norm saves; nothing where it is frozen",
             "batch": f"the unit counts one sample's activations; this step has {batch_size}",
             "classifier": "the classifier and the loss stand outside the budget",
@@ -172,7 +172,7 @@ def compare(
     """The paper's accounting beside the measurement: a row per budget, batch norm mode and batch size.
 
     Each row has ``budget_bytes`` (the paper's, for one sample), ``paid_bytes`` (what the selection
-    costs by eq. 4 for the whole batch: its activations once a sample, its gradients once), every
+    costs by paper eq. 4 for the whole batch: its activations once a sample, its gradients once), every
     part of ``Kept.backbone`` as ``<part>_bytes``, ``kept_total_bytes`` and ``full_finetuning_bytes``
     (train-mode batch norm, the same batch). Random weights, as in :func:`report`. Raises
     :class:`InputError` for a strategy without a budget.

@@ -62,7 +62,7 @@ class Protocol:
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a run's config, as its record holds it, is of this protocol, whatever its strategy and ranking.
 
-        Of networks without batch norm the learning rate is left open, since the paper does not say it.
+        Of networks without batch norm the learning rate is left open, since the paper does not give it.
         """
         config = full("run", config)
         expected = _DEFAULTS | self.settings(config["network"])

@@ -1,6 +1,6 @@
 """Sweeps that survive: what of a grid is not done yet, done by processes of this machine.
 
-A sweep's state is its records and nothing else (:mod:`medyate.sweeps.state`). So the same command resumes after a
+A sweep's state is its records and nothing else (:mod:`medyate.sweeps.progress`). So the same command resumes after a
 kill, a power cut or a move to another machine.
 """
 

@@ -4,8 +4,8 @@ A small network gives a GPU little to do: most of a step is the time between two
 networks of the same shape, each with its own weights and its own batch, are one network whose
 channels are theirs side by side:
 
-* images (B, runs * 3, H, W), the channels of run r behind those of run r - 1;
-* a convolution of g groups becomes one of runs * g groups, its weight the weights one behind another;
+* images (B, runs * 3, H, W), the channels of run r after those of run r - 1;
+* a convolution of g groups becomes one of runs * g groups, its weight the weights one after another;
 * batch norm works channel by channel, so its statistics stay each run's own;
 * activations, padding, pooling and sums do not look at channels at all;
 * the classifier is a batched product, its logits (B, runs, classes).

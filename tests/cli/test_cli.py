@@ -397,7 +397,7 @@ def test_results(results, call, call_json):
             "learning rate nan is out of range",
         ),
         ((*RUN, "--device", "tpu"), "unknown device 'tpu'; allowed: auto, cpu, cuda"),
-        ((*RUN, "--strategy", "SU", "--budget", "30000"), "budget 30000 is no tier of 'mbv2-w0.35'; SU allows: "),
+        ((*RUN, "--strategy", "SU", "--budget", "30000"), "budget 30000 is not a tier of 'mbv2-w0.35'; SU allows: "),
         (("rank", "mbv2", "--task", "nothing"), "unknown task 'nothing'"),
         (("results", "--kind", "walk"), "'walk'; allowed: run, rank"),
         (("notebook", "fig99"), "unknown notebook 'fig99'; allowed: "),

@@ -142,7 +142,7 @@ def test_functions_that_fail_are_told_their_own_error():
     assert checks.check("ex-kilobytes", kilobytes=lambda n: n / 0).verdicts[0].says == (
         "for 27946 it raises ZeroDivisionError: division by zero"
     )
-    assert "returns 'x', which is no number" in repr(checks.check("ex-kilobytes", kilobytes=lambda n: "x"))
+    assert "returns 'x', which is not a number" in repr(checks.check("ex-kilobytes", kilobytes=lambda n: "x"))
     # right in the first case, wrong in the second: the second is told
     sly = checks.check("ex-kilobytes", kilobytes=lambda n: 110 if n == 27_946 else 7)
     assert "for 66592 it returns 7.0, which is not right" in repr(sly)

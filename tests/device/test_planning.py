@@ -141,7 +141,7 @@ def test_the_timeline_goes_forward_and_back():
     "arguments, says",
     [
         (["swin-t"], "no convolutional network"),
-        (["mbv2", "--ram", "lots"], "RAM 'lots' is no size"),
+        (["mbv2", "--ram", "lots"], "RAM 'lots' is not a size"),
         (["mbv2", "--ram", "100K"], "hold no budget"),
         (["mbv2", "--board", "arduino"], "unknown board 'arduino'"),
         (["mbv2", "--board", "rp2350", "--ram", "1M"], "one of the two"),

@@ -42,7 +42,11 @@ def test_a_shipped_notebook_is_not_overwritten(output, never, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     "output, words",
-    [("-", "output '-' is no file"), ("notes.txt", "is there and no notebook"), ("notes.txt/x.ipynb", "cannot write")],
+    [
+        ("-", "output '-' is not a file"),
+        ("notes.txt", "is there and no notebook"),
+        ("notes.txt/x.ipynb", "cannot write"),
+    ],
 )
 def test_other_outputs_that_are_refused(output, words, never, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

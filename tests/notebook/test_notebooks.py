@@ -295,8 +295,8 @@ def test_wrong_parameters_end_in_one_line_before_anything_is_computed(tmp_path, 
         ({"seeds": -1}, "seeds -1 are not seeds"),
         ({"mode": "rerun"}, "unknown mode 'rerun'; allowed: recorded, missing, fresh"),
         ({"strategy": "Magic"}, "unknown strategy 'Magic'; allowed: SU, Det RGN"),
-        ({"networks": 7}, "networks 7 is no list of names; allowed: 'all', mbv2-w0.35"),
-        ({"layer": 1.5}, "layer 1.5 is no layer"),
+        ({"networks": 7}, "networks 7 is not a list of names; allowed: 'all', mbv2-w0.35"),
+        ({"layer": 1.5}, "layer 1.5 is not a layer"),
     ],
 )
 def test_parameters_quote_what_is_wrong_and_list_what_is_allowed(records, given, message):

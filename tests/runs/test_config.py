@@ -254,7 +254,7 @@ BAD = [
     ({"count": "all"}, "unknown count 'all'; allowed: paper, everything"),
     ({"depthwise": "eq5"}, "'eq5'; allowed: eq4, authors"),
     ({"execution": "sparse"}, "unknown execution 'sparse'; allowed: subnet, dense"),
-    ({"strategy": "SU", "budget": 30_000}, "budget 30000 is no tier of 'mbv2-w0.35'; SU allows: 27946, "),
+    ({"strategy": "SU", "budget": 30_000}, "budget 30000 is not a tier of 'mbv2-w0.35'; SU allows: 27946, "),
     (
         {"strategy": "SU", "network": "efficientnet-lite0", "budget": 30_000},
         "'efficientnet-lite0'; allowed: mbv2-w0.35",
