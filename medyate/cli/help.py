@@ -59,7 +59,7 @@ class NotebookCommand(click.Command):
         cell = next((cell for cell in self.cells() if _PARAMETER.match(cell)), "")
         rows = [
             (f"{name} {kind}", f"{says}  [default: {default}]")
-            for name, kind, default, says in (found.groups() for found in _PARAMETER.finditer(cell))
+            for name, kind, default, says in (match.groups() for match in _PARAMETER.finditer(cell))
         ]
         if rows:
             with formatter.section("Parameters (-p NAME VALUE)"):

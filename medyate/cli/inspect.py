@@ -213,28 +213,29 @@ def memory(network, resolution, depthwise, weights, measure, device, as_json, **
     )
 
 
-def _show_measured(found: dict, as_json: bool) -> None:
+def _show_measured(measured: dict, as_json: bool) -> None:
     if as_json:
-        return print_json(found)
-    full = found["full_finetuning_kept_bytes"]
-    rows = [[part.replace("_", " "), size, full[part]] for part, size in found["kept_bytes"].items()]
-    rows.append(["all that is kept for the backbone", found["kept_total_bytes"], found["full_finetuning_bytes"]])
+        return print_json(measured)
+    full = measured["full_finetuning_kept_bytes"]
+    rows = [[part.replace("_", " "), size, full[part]] for part, size in measured["kept_bytes"].items()]
+    rows.append(["all that is kept for the backbone", measured["kept_total_bytes"], measured["full_finetuning_bytes"]])
     table(
-        f"{found['network']}, {found['strategy']}, batch {found['batch_size']}, batch norm {found['batch_norm']}: "
-        "bytes",
+        f"{measured['network']}, {measured['strategy']}, batch {measured['batch_size']}, "
+        f"batch norm {measured['batch_norm']}: bytes",
         ["part", "this strategy", "full fine-tuning, train-mode batch norm"],
         rows,
         right=(1, 2),
     )
-    if found["budget"]:
-        ratio = found["kept_total_bytes"] / found["budget_bytes"]
+    if measured["budget"]:
+        ratio = measured["kept_total_bytes"] / measured["budget_bytes"]
+        full_ratio = measured["full_finetuning_bytes"] / measured["kept_total_bytes"]
         click.echo(
-            f"budget {found['budget']:,} elements = {found['budget_bytes']:,} bytes; selection uses "
-            f"{found['used_elements']:,}; kept / budget = {ratio:.3f}; "
-            f"full fine-tuning keeps {found['full_finetuning_bytes'] / found['kept_total_bytes']:.1f} times as much"
+            f"budget {measured['budget']:,} elements = {measured['budget_bytes']:,} bytes; selection uses "
+            f"{measured['used_elements']:,}; kept / budget = {ratio:.3f}; "
+            f"full fine-tuning keeps {full_ratio:.1f} times as much"
         )
-    click.echo(f"most held at once within the step, outputs in passing included: {found['peak_bytes']:,} bytes")
-    click.echo("Outside the paper's unit: " + "; ".join(found["outside_paper_unit"].values()) + ".")
+    click.echo(f"most held at once within the step, outputs in passing included: {measured['peak_bytes']:,} bytes")
+    click.echo("Outside the paper's unit: " + "; ".join(measured["outside_paper_unit"].values()) + ".")
 
 
 @click.command()
@@ -303,12 +304,12 @@ def variant(network, ranking, how, as_json):
     recorded = rankings.load(entry.name, ranking)
     length = re.search(r"-r(\d+)(?=-|$)", ranking)  # the size that it was recorded at, where not the paper's
     layers = registry.backbone(entry.name, resolution=int(length[1]) if length else None)
-    found = orders.variant(recorded, layers, how)
-    path = rankings.save(found)
+    reweighed = orders.variant(recorded, layers, how)
+    path = rankings.save(reweighed)
     if as_json:
-        return print_json(found.as_dict)
-    click.echo(f"by {orders.VARIANTS[how][1]}: {', '.join(found.order('lara')[:8])}, ..")
-    click.echo(f"ranking {found.name!r} of {entry.name}; {path}")
+        return print_json(reweighed.as_dict)
+    click.echo(f"by {orders.VARIANTS[how][1]}: {', '.join(reweighed.order('lara')[:8])}, ..")
+    click.echo(f"ranking {reweighed.name!r} of {entry.name}; {path}")
 
 
 @click.command()

@@ -62,12 +62,12 @@ def rank(network, device, force, as_json, **values):
     config = RankConfig.of({"network": network, **given(values)}).check()
     try:
         with _progress(config.total_epochs, f"rank {config.network} on {config.task}") as update:
-            record, found = finetune.rank(config, device=device, force=force, progress=update)
+            record, was_recorded = finetune.rank(config, device=device, force=force, progress=update)
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
     if as_json:
         return print_json(record)
-    if found:
+    if was_recorded:
         click.echo("This ranking was recorded already; --force records it anew.")
     if record["status"] == "interrupted":
         click.echo(f"Interrupted; kept what {len(record['epochs'])} of {config.total_epochs} epochs gave.")
@@ -120,12 +120,14 @@ def run(device, force, save_weights, as_json, **values):
     config = RunConfig.of(given(values)).check()
     try:
         with _progress(config.total_epochs, f"{config.strategy} on {config.task}") as update:
-            record, found = finetune.run(config, device=device, force=force, progress=update, save_weights=save_weights)
+            record, was_recorded = finetune.run(
+                config, device=device, force=force, progress=update, save_weights=save_weights
+            )
     except finetune.Diverged as error:
         raise click.ClickException(f"training diverged: {error}") from error
     if as_json:
         return print_json(record)
-    if found:
+    if was_recorded:
         click.echo("This very run was recorded already; --force runs it anew.")
     budget = f", budget {config.budget:,} elements" if config.budget else ""
     click.echo(
@@ -141,12 +143,12 @@ def _unused(kind: str, as_csv: bool, as_json: bool) -> None:
 
     if kind != "run" or as_csv:
         raise InputError("--unused is a list of runs; allowed with it: --kind run, --json")
-    found = notebook.unused()
+    unused = notebook.unused()
     if as_json:
-        return print_json({"unused": found.to_dict("records")})
-    for row in found.itertuples():
+        return print_json({"unused": unused.to_dict("records")})
+    for row in unused.itertuples():
         click.echo(f"{row.id}: {row.why}")
-    click.echo(f"{len(found)} of {len(notebook.table())} runs can be shown by no page")
+    click.echo(f"{len(unused)} of {len(notebook.table())} runs can be shown by no page")
 
 
 @click.command()
@@ -171,10 +173,10 @@ def results(kind, as_csv, epochs, unused, as_json):
         return _unused(kind, as_csv, as_json)
     if as_csv:
         return click.echo(flatten.table(kind, epochs).to_csv(index=False), nl=False)
-    found = runs.table(kind)
+    frame = runs.table(kind)
     if as_json:
-        return click.echo(found.to_json(orient="records", indent=1))
-    if found.empty:
+        return click.echo(frame.to_json(orient="records", indent=1))
+    if frame.empty:
         return click.echo(f"no records of kind {kind!r} yet")
     columns = [
         name
@@ -190,7 +192,7 @@ def results(kind, as_csv, epochs, unused, as_json):
             "test_top1_percent",
             "seconds",
         )
-        if name in found
+        if name in frame
     ]
-    shown = found[columns].astype(object).where(found[columns].notna(), None)
+    shown = frame[columns].astype(object).where(frame[columns].notna(), None)
     table("", columns, [[round(v, 2) if isinstance(v, float) else v for v in row] for row in shown.values.tolist()])

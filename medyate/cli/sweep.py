@@ -57,8 +57,8 @@ def sweep_group():
 def _chosen(name: str, scale: str, only: tuple[str, ...]):
     from ..sweeps import grids
 
-    found = grids.get(name, scale)
-    return found, grids.only(found.configs(), only)
+    grid = grids.get(name, scale)
+    return grid, grids.only(grid.configs(), only)
 
 
 def _hours(hours: float | None) -> str:
@@ -74,7 +74,7 @@ def list_(as_json):
     rows = []
     for (name, scale), one in grids.SWEEPS.items():
         try:
-            found = progress.state(one.configs())
+            state = progress.state(one.configs())
         except InputError as error:  # text networks without their extra hide no other sweep
             click.echo(f"{name} at scale {scale}: {error}", err=True)
             continue
@@ -83,10 +83,10 @@ def list_(as_json):
                 "name": name,
                 "scale": scale,
                 "description": one.description,
-                "runs": found.runs,
-                "finished": len(found.finished),
-                "pending": len(found.pending),
-                "failed": len(found.failed),
+                "runs": state.runs,
+                "finished": len(state.finished),
+                "pending": len(state.pending),
+                "failed": len(state.failed),
             }
         )
     if as_json:
@@ -177,13 +177,13 @@ def run(name, scale, only, as_json, **how):
     from ..sweeps import progress
 
     grid, configs = _chosen(name, scale, only)
-    found = progress.state(configs)
-    if found.failed:
+    state = progress.state(configs)
+    if state.failed:
         click.echo(
-            f"{len(found.failed)} failed runs are left out; `medyate sweep retry {name} --scale {scale}` runs them",
+            f"{len(state.failed)} failed runs are left out; `medyate sweep retry {name} --scale {scale}` runs them",
             err=True,
         )
-    _run(grid, configs, found.pending, as_json, **how)
+    _run(grid, configs, state.pending, as_json, **how)
 
 
 @sweep_group.command()

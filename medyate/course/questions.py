@@ -83,8 +83,8 @@ class Question:
 
     def _values(self, answer: Any) -> list[np.ndarray]:
         """The answer as arrays: of a number one, of a function one for each case."""
-        found = [answer(*copy.deepcopy(case)) for case in self.cases] if self.cases else [answer]
-        return [np.asarray(value, dtype=float) for value in found]
+        values = [answer(*copy.deepcopy(case)) for case in self.cases] if self.cases else [answer]
+        return [np.asarray(value, dtype=float) for value in values]
 
     def _same(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> bool:
         return all(
@@ -118,7 +118,7 @@ class Question:
             return Verdict(self.name, OPEN, "not answered yet")
         if not callable(answer):
             return Verdict(self.name, WRONG, f"{answer!r} is not a function")
-        found = []
+        values = []
         for case in self.cases:
             arguments = ", ".join(map(str, case))
             try:
@@ -128,10 +128,10 @@ class Question:
             if value is None:
                 return Verdict(self.name, OPEN, "not answered yet; let the function return something")
             try:
-                found.append(np.asarray(value, dtype=float))
+                values.append(np.asarray(value, dtype=float))
             except (TypeError, ValueError):
                 return Verdict(self.name, WRONG, f"for {arguments} it returns {value!r}, which is not a number")
-        return found
+        return values
 
 
 @dataclass(frozen=True)

@@ -168,17 +168,17 @@ def _tar_name(member: tarfile.TarInfo) -> str:
 
 def _tar_members(path: Path) -> list[tuple[str, str, Callable[[], bytes]]]:
     stream = _plain_tar(path)
-    found = []
+    members = []
     with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         for member in archive:
             name = _safe(path, _tar_name(member), member.issym() or member.islnk())
             if member.isfile():
-                found.append((name, member.name, _Slice(path, stream, member.offset_data, member.size)))
+                members.append((name, member.name, _Slice(path, stream, member.offset_data, member.size)))
         # A tar ends with zeros; one that was cut between two members would pass as shorter.
         stream.seek(archive.offset)
         if not (end := stream.read(tarfile.BLOCKSIZE)) or any(end):
             raise InputError(f"{str(path)!r} is truncated")
-    return found
+    return members
 
 
 def _plain_tar(path: Path):
@@ -249,15 +249,15 @@ def _zip_members(path: Path) -> list[tuple[str, str, Callable[[], bytes]]]:
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error) as error:
             raise InputError(f"{name!r} in {str(path)!r} is damaged: {error}") from None
 
-    found = []
+    members = []
     for member in archive.infolist():
         name = _safe(path, _zip_name(member), link=member.external_attr >> 28 == 0o12)
         if member.is_dir():
             continue
         if member.flag_bits & 1 and not _hidden(name):
             raise InputError(f"{str(path)!r} is encrypted ({name!r}); allowed: a zip without a password")
-        found.append((name, member.filename, lambda member=member, name=name: read(member, name)))
-    return found
+        members.append((name, member.filename, lambda member=member, name=name: read(member, name)))
+    return members
 
 
 # --- digests -----------------------------------------------------------------------------------
@@ -268,10 +268,10 @@ def content_digest(path: Path) -> str:
     path = path.resolve()
     if not path.is_dir():
         return file_digest(path)
-    found = sorted(_walk(path))
+    files = sorted(_walk(path))
     return _remembered(
-        [file for _, file in found],
-        lambda: hashlib.sha256("".join(f"{name}\0{_sha256(file)}\n" for name, file in found).encode()).hexdigest(),
+        [file for _, file in files],
+        lambda: hashlib.sha256("".join(f"{name}\0{_sha256(file)}\n" for name, file in files).encode()).hexdigest(),
     )
 
 
@@ -300,12 +300,12 @@ def _remembered(files: list[Path], digest: Callable[[], str]) -> str:
     with contextlib.suppress(OSError):
         if len(known := note.read_text()) == 64:
             return known
-    found = digest()
+    value = digest()
     newest = max((max(s.st_mtime, s.st_ctime) for _, s in stats), default=0)
     if newest + RACY_SECONDS < time.time():
         with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
             note.parent.mkdir(parents=True, exist_ok=True)
             temporary = note.with_suffix(f".{os.getpid()}")
-            temporary.write_text(found)
+            temporary.write_text(value)
             temporary.replace(note)
-    return found
+    return value

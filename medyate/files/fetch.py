@@ -121,10 +121,10 @@ def fetch(file: RemoteFile, *, download: bool = True, progress: bool = False) ->
         InputError: a file of that name is there but has another checksum; or nothing can be had,
             in which case the message names the file, its checksum, its addresses and the folder.
     """
-    found, path = state(file)
-    if found == "present":
+    condition, path = state(file)
+    if condition == "present":
         return path
-    if found == "wrong checksum":
+    if condition == "wrong checksum":
         actual = sha256(path) if path.is_file() else "a folder"
         raise InputError(
             f"{str(path)!r} has the wrong checksum {actual}; allowed: SHA-256 {file.sha256}; "

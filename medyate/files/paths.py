@@ -58,11 +58,11 @@ def folders(kind: str) -> list[Path]:
 
 def records(kind: str) -> dict[str, Path]:
     """The JSON files of ``kind`` by name, one's own before a shipped one of the same name."""
-    found: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     for folder in folders(kind):
         for file in sorted(folder.glob("*.json")):
-            found.setdefault(file.stem, file)
-    return found
+            file_of.setdefault(file.stem, file)
+    return file_of
 
 
 def writable(kind: str) -> Path:

@@ -54,12 +54,12 @@ def with_shared_input(ranking: Ranking, layers: Sequence[Layer]) -> tuple[float,
     """LaRa with the input of query, key and value charged once, a third to each."""
     costs = {layer.name: layer for layer in layers}
     readers = _readers(ranking.layers)
-    found = []
+    values = []
     for name, value in zip(ranking.layers, ranking.lara):
         layer = costs[name]
         shared = layer.weight_elements_per_channel + layer.activation_elements_per_channel / readers[name]
-        found.append(value * layer.channel_elements / shared)
-    return tuple(found)
+        values.append(value * layer.channel_elements / shared)
+    return tuple(values)
 
 
 def _readers(names: Sequence[str]) -> dict[str, int]:

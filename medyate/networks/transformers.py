@@ -115,16 +115,16 @@ class TextClassifier(nn.Module):
         """
         device = next(self.parameters()).device
         order = torch.tensor([len(text) for text in texts]).argsort(stable=True)
-        found = []
+        features = []
         with torch.no_grad():
             for group in order.split(batch_size):
                 padded = nn.utils.rnn.pad_sequence(
                     [texts[i] for i in group.tolist()], batch_first=True, padding_value=self.pad
                 )
-                found.append(
+                features.append(
                     self._read(padded.long().to(device)).last_hidden_state[:, 0].clone()
                 )  # not a view of all tokens
-        rows = torch.cat(found)[order.argsort().to(device)]
+        rows = torch.cat(features)[order.argsort().to(device)]
         self.known = Known({_key(text): index for index, text in enumerate(texts)}, rows, self.pad)
 
 
@@ -140,8 +140,8 @@ class Known:
         """(B, width) for padded tokens (B, T); None where one of them is not known."""
         here = tokens.cpu()
         lengths = here.ne(self.pad).sum(dim=1).tolist()
-        found = [self.places.get(_key(row[:length])) for row, length in zip(here, lengths)]
-        return None if None in found else self.rows[torch.tensor(found, device=self.rows.device)]
+        row_numbers = [self.places.get(_key(row[:length])) for row, length in zip(here, lengths)]
+        return None if None in row_numbers else self.rows[torch.tensor(row_numbers, device=self.rows.device)]
 
 
 def _key(text: Tensor) -> bytes:

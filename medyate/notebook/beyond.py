@@ -76,8 +76,8 @@ def alpha_runs(config: Parameters) -> pd.DataFrame:
             if row["K"] in wanted:
                 rows.append(row | {"wanted": wanted[row["K"]]})
     # K given and K by default are one run where they are the same number of layers
-    found = frame.iloc[:0].assign(wanted=[]) if not rows else type(frame)(rows)
-    return found.drop_duplicates(["task", "seed", "wanted"])
+    matched = frame.iloc[:0].assign(wanted=[]) if not rows else type(frame)(rows)
+    return matched.drop_duplicates(["task", "seed", "wanted"])
 
 
 def far_rankings(config: Parameters, far: str) -> pd.DataFrame:

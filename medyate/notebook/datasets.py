@@ -50,10 +50,10 @@ def packs() -> pd.DataFrame:
     table = runs.table()
     rows = []
     for name, origin in CUT_FROM.items():
-        found = table[table.task == name] if len(table) else table
-        if found.empty:
+        own = table[table.task == name] if len(table) else table
+        if own.empty:
             continue
-        record = runs.load(found["id"].iloc[0])
+        record = runs.load(own["id"].iloc[0])
         rows.append(
             {
                 "pack": name,
@@ -61,7 +61,7 @@ def packs() -> pd.DataFrame:
                 "classes": record["classes"],
                 "train": record["train_images"],
                 "test": record["test_images"],
-                "recorded runs": len(found),
+                "recorded runs": len(own),
             }
         )
     return pd.DataFrame(rows)

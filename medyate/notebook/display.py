@@ -47,8 +47,8 @@ def label(kind: str, name: str) -> str:
     The page is the first word of ``name`` (``fig6a``, ``table1-ours``, ``memory-frozen``, ``part3-tail``). The point
     sets the book's own numbers apart from the paper's.
     """
-    found = re.match(r"(fig|table|part)(\d+)", name)
-    page = {"fig": "", "table": "T", "part": "P"}[found[1]] + found[2] if found else name[0].upper()
+    match = re.match(r"(fig|table|part)(\d+)", name)
+    page = {"fig": "", "table": "T", "part": "P"}[match[1]] + match[2] if match else name[0].upper()
     key = f"{kind} {name}"
     if key not in _numbered:
         there = [text for text in _numbered.values() if text.startswith(f"{kind} {page}.")]
@@ -143,13 +143,13 @@ def show_table(
 
 def _best(frame: pd.DataFrame, columns: Sequence[str], within: Sequence[str]) -> set[tuple[int, str]]:
     """Places (row, column) of the largest number among the rows of a group; none where a group is one row."""
-    found = set()
+    cells = set()
     for _, group in frame.groupby(list(within), dropna=False) if within else [((), frame)]:
         for column in columns:
             numbers = group[column].astype(str).str.extract(r"^(-?[\d.]+)")[0].astype(float)
             if numbers.count() > 1:
-                found |= {(index, column) for index in numbers.index[numbers == numbers.max()]}
-    return found
+                cells |= {(index, column) for index in numbers.index[numbers == numbers.max()]}
+    return cells
 
 
 def _plain(value, decimals: int) -> str:

@@ -16,13 +16,13 @@ from . import plots
 
 def folder() -> Path:
     """The notebooks that came with the project."""
-    found = storage.shipped("notebooks")
-    if found is None:
+    notebooks = storage.shipped("notebooks")
+    if notebooks is None:
         raise InputError(
             f"no notebooks at {str(storage.CHECKOUT / 'notebooks')!r} or {str(storage.INSTALLED / 'notebooks')!r}: "
             "install the project from its wheel or from a checkout"
         )
-    return found
+    return notebooks
 
 
 def execute(name: str, parameters: Mapping[str, str], output: Path | None = None) -> tuple[Path, list[Path]]:

@@ -690,12 +690,12 @@ def bars(table: pd.DataFrame, label: str, title: str, start: float = 0) -> Figur
         figure, (ax,) = _figure(1.4 + 0.5 * len(names))
         for row, name in enumerate(names):
             for index, source in enumerate(sources):
-                found = table[(table.series == name) & (table.source == source)]
-                if found.empty:
+                own = table[(table.series == name) & (table.source == source)]
+                if own.empty:
                     continue
                 y = row + (index - (len(sources) - 1) / 2) * height
                 hollow = source.startswith("paper")
-                mean = float(found.value.mean())
+                mean = float(own.value.mean())
                 colour, marker = palette[name]
                 face = "white" if hollow else colour
                 if start:

@@ -64,12 +64,12 @@ def grid_of_strategies(
         return []
     seeds = (0,) if config.seeds in (ALL, None) else config.seeds
     chosen = (config.network,) if config.network else config.networks
-    found = []
+    configs = []
     for network in everything if chosen == ALL else chosen:
         sizes = budgets or config.budgets_of(network)
         for task in config.tasks or (config.task,):
             shared = _shared(config, network, task)
-            found += [
+            configs += [
                 RunConfig(
                     network=network,
                     task=task,
@@ -83,7 +83,7 @@ def grid_of_strategies(
                 for seed in seeds
                 if name != "SU" or (network in schemes.SCHEMES and budget in tier_budgets(network))
             ]
-    return list(dict.fromkeys(found))  # a strategy without a budget is the same run at each
+    return list(dict.fromkeys(configs))  # a strategy without a budget is the same run at each
 
 
 def _declared_rate(network: str, strategy: str) -> dict[str, float]:
@@ -116,11 +116,11 @@ def _named(strategy: strategies.Strategy) -> str:
 
 def _shared(config: Parameters, network: str, task: str) -> dict[str, object]:
     """Epochs, ranking and the settings of the page's protocol, so that what a page runs is what it shows."""
-    found = protocols.get(config.protocol or "short")
-    epochs = found.epochs(task) or (None if config.epochs == ALL else config.epochs)
-    name = found.ranking(task) if config.ranking in (None, DECLARED) else config.ranking
+    protocol = protocols.get(config.protocol or "short")
+    epochs = protocol.epochs(task) or (None if config.epochs == ALL else config.epochs)
+    name = protocol.ranking(task) if config.ranking in (None, DECLARED) else config.ranking
     known = name in rankings.names(network) or config.ranking not in (None, DECLARED)
-    return {"epochs": epochs, "ranking": name if known else None, **found.settings(network)}
+    return {"epochs": epochs, "ranking": name if known else None, **protocol.settings(network)}
 
 
 def _way_of_ranking() -> dict[str, object]:

@@ -65,10 +65,10 @@ def our_table(number: int, config: Parameters) -> pd.DataFrame:
     theirs = paper.accuracies(number).set_index(["network", "budget_elements", "strategy", "task"]).mean_percent
     rank = {name: index for index, name in enumerate(strategies.STRATEGIES)}
     rows = []
-    for (network, task, budget, epochs, strategy), found in frame.groupby(
+    for (network, task, budget, epochs, strategy), cell in frame.groupby(
         ["network", "task", "budget", "epochs", "strategy"], dropna=False
     ):
-        ours = estimate(found.test_top1_percent)
+        ours = estimate(cell.test_top1_percent)
         known = network in paper.NETWORKS.values()
         key = (network, paper.total_elements(network) if strategy == "Baseline" and known else budget)
         value = theirs.get((*key, strategy, paper.TASKS.get(task)))

@@ -35,12 +35,12 @@ def guessed(values: Sequence[float], source: Sequence[str], target: Sequence[str
     Names stand in order of execution.
     """
     depth = {"source": np.linspace(0, 1, len(source)), "target": np.linspace(0, 1, len(target))}
-    logs, found = np.log(np.asarray(values, dtype=float)), np.full(len(target), np.nan)
+    logs, estimates = np.log(np.asarray(values, dtype=float)), np.full(len(target), np.nan)
     for one in {kind(name) for name in target} & {kind(name) for name in source}:
         known = [index for index, name in enumerate(source) if kind(name) == one]
         wanted = [index for index, name in enumerate(target) if kind(name) == one]
-        found[wanted] = np.interp(depth["target"][wanted], depth["source"][known], logs[known])
-    return found
+        estimates[wanted] = np.interp(depth["target"][wanted], depth["source"][known], logs[known])
+    return estimates
 
 
 def between_networks(frame: pd.DataFrame) -> pd.DataFrame:

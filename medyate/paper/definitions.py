@@ -38,12 +38,18 @@ def ranking_definitions(network: str = "mbv2-w0.35") -> pd.DataFrame:
                 continue
             gatherer = importance.Gatherer([], layers)
             gatherer.gathered(definition).extend(torch.from_numpy(arrays[name]).double())
-            found = ranking.Ranking(network, "", tuple(layer.name for layer in layers), **gatherer.metrics(definition))
+            ranked = ranking.Ranking(network, "", tuple(layer.name for layer in layers), **gatherer.metrics(definition))
             norms = np.add.reduceat(arrays[name].sum(0), np.cumsum([0, *sizes[:-1]]))
             config = record["config"]
             epochs = config["epochs"] + config["warmup_epochs"]
             rows.append(
-                (config["task"], config["seed"], epochs, definition, *_against_printed(found, layers, norms, published))
+                (
+                    config["task"],
+                    config["seed"],
+                    epochs,
+                    definition,
+                    *_against_printed(ranked, layers, norms, published),
+                )
             )
     known = rankings.load(network, ours.PUBLISHED)
     rows.append(("cifar10", None, None, "published", *_against_printed(known, layers, published, published)))
@@ -52,15 +58,15 @@ def ranking_definitions(network: str = "mbv2-w0.35") -> pd.DataFrame:
 
 
 def _against_printed(
-    found: ranking.Ranking, layers: Sequence[Layer], norms: np.ndarray, published: np.ndarray
+    ranked: ranking.Ranking, layers: Sequence[Layer], norms: np.ndarray, published: np.ndarray
 ) -> tuple[float, int, float]:
     from scipy.stats import spearmanr
 
     by_name = {layer.name: layer for layer in layers}
-    pool = sum(by_name[name].search_elements for name in found.order("lara")[: paper.BEST_LAYERS])
-    budget = schemes.PRINTED_BUDGETS[found.network][1]
+    pool = sum(by_name[name].search_elements for name in ranked.order("lara")[: paper.BEST_LAYERS])
+    budget = schemes.PRINTED_BUDGETS[ranked.network][1]
     generator = torch.Generator().manual_seed(0)
-    selector = selection.Selector(strategies.get("LaRa TraDy"), layers, budget, generator, ranking=found)
+    selector = selection.Selector(strategies.get("LaRa TraDy"), layers, budget, generator, ranking=ranked)
     drawn = [selector.select() for _ in range(20)]
     used = sum(one.used_elements(layers) for one in drawn)
     share = 100 * sum(one.weight_elements(layers) for one in drawn) / used

@@ -35,12 +35,12 @@ class Line:
     def verdict(self) -> str:
         if self.from_paper is not None and self.from_paper.verdict == verdicts.WRONG:
             return verdicts.WRONG
-        found = self.from_runs or self.from_paper
-        if found is None:
+        finding = self.from_runs or self.from_paper
+        if finding is None:
             return verdicts.OPEN
-        if self.from_runs is None and found.verdict == verdicts.FAILS:
+        if self.from_runs is None and finding.verdict == verdicts.FAILS:
             return verdicts.WRONG  # the paper's own numbers do not bear it out
-        return found.verdict
+        return finding.verdict
 
     @property
     def said(self) -> str:
@@ -92,12 +92,12 @@ def _records(ids: tuple[str, ...], root: Path) -> str:
     return f" Records: {count}" + (f" (such as {', '.join(links)})" if links else "") + "."
 
 
-def summary(found: tuple[Line, ...]) -> list[tuple[str, int, str]]:
+def summary(claims: tuple[Line, ...]) -> list[tuple[str, int, str]]:
     """(verdict in words, number of claims, on what they rest in words), for the verdicts that there are."""
     rows = []
-    said = {line.said: verdicts.VERDICTS.index(line.verdict) for line in found}
+    said = {line.said: verdicts.VERDICTS.index(line.verdict) for line in claims}
     for verdict in sorted(said, key=lambda words: (said[words], words)):
-        own = Counter(line.basis for line in found if line.said == verdict)
+        own = Counter(line.basis for line in claims if line.said == verdict)
         if own:
             rests = ", ".join(f"{count} on {basis}" for basis, count in own.most_common() if basis != "–")
             rows.append((verdict, own.total(), rests))
@@ -116,13 +116,13 @@ cuts: food10 of Food-101, cub50 of CUB, cifar10 of CIFAR-10, but flowers12 of Fl
 Flowers (Flowers-102)."""
 
 
-def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
+def markdown(claims: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
     """The page, for ``book/``."""
     protocol = "; ".join(f"`{one.name}`: {one.says}" for one in protocols.PROTOCOLS.values())
     text = [
         "# Ledger of claims",
         "",
-        f"Each of {len(found)} checkable claims of the paper: where it is made, what evidence the paper gives, and "
+        f"Each of {len(claims)} checkable claims of the paper: where it is made, what evidence the paper gives, and "
         "what our check found. This page is made by `python -m medyate.paper.ledger` from `results/`; run more, and it "
         "changes.",
         "",
@@ -130,17 +130,17 @@ def markdown(found: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
         "",
         "| verdict | claims | rest on |",
         "| --- | --- | --- |",
-        *(f"| {verdict} | {count} | {rests} |" for verdict, count, rests in summary(found)),
+        *(f"| {verdict} | {count} | {rests} |" for verdict, count, rests in summary(claims)),
         "",
         "| # | claim | place | verdict | rests on | page |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for number, line in enumerate(found, start=1):
+    for number, line in enumerate(claims, start=1):
         claim = line.claim
         page = f"[{claim.notebook}](../notebooks/{claim.notebook}.ipynb)"
         cells = (f"[{number}](#{claim.id})", claim.claim, claim.place, f"**{line.said}**", line.rests_on, page)
         text.append(f"| {' | '.join(cells)} |")
-    for number, line in enumerate(found, start=1):
+    for number, line in enumerate(claims, start=1):
         claim = line.claim
         text += [
             "",

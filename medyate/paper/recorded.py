@@ -241,8 +241,8 @@ def table_of(network: str) -> int:
     """The paper's table beside which runs of a network stand: 1 convolutions, 2 Swin, 3 text."""
     from .. import networks
 
-    found = networks.get(network)
-    return 3 if found.kind == "text" else 1 if found.has_batch_norm else 2
+    entry = networks.get(network)
+    return 3 if entry.kind == "text" else 1 if entry.has_batch_norm else 2
 
 
 def complete(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -348,12 +348,16 @@ def selections(network: str, budget: int, ranking_name: str, epochs: int, seed: 
     from ..selection import Selector
 
     layers = backbone(network)
-    found = rankings.load(network, ranking_name)
+    recorded_ranking = rankings.load(network, ranking_name)
     generator = torch.Generator().manual_seed(seed)
-    selector = Selector(strategies.get("LaRa MeDyate"), layers, budget, generator, ranking=found)
+    selector = Selector(strategies.get("LaRa MeDyate"), layers, budget, generator, ranking=recorded_ranking)
     drawn = [selector.select()]
     record = next(
-        (one for one in runs.every("rank") if one.get("ranking") == found.name and one["config"]["network"] == network),
+        (
+            one
+            for one in runs.every("rank")
+            if one.get("ranking") == recorded_ranking.name and one["config"]["network"] == network
+        ),
         None,
     )
     arrays = runs.arrays(record) if record else {}
@@ -468,8 +472,8 @@ def best_layers(frame: pd.DataFrame, of: str = "ours") -> str:
     names = [name for name in frame.series.unique() if len(mean[name]) > 1] if len(frame) else []
     if not names:
         return "Nothing of ours is drawn."
-    found = [f"{name}: K = {mean[name].idxmax()} with {mean[name].max():.1f} %" for name in names]
-    return f"Best of {of}: " + "; ".join(found) + "."
+    best = [f"{name}: K = {mean[name].idxmax()} with {mean[name].max():.1f} %" for name in names]
+    return f"Best of {of}: " + "; ".join(best) + "."
 
 
 # --- with the paper's ---
@@ -520,6 +524,7 @@ def protocol_note(frame: pd.DataFrame) -> str:
         f"{', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
         f"{common['resolution']} {unit}, learning rate {usual:g}{others}, batch "
-        f"{common['batch_size']}, {norm}seed{'s' if ',' in seeds else ''} {seeds}. The standard error of a single accuracy is "
+        f"{common['batch_size']}, {norm}seed{'s' if ',' in seeds else ''} {seeds}. The standard error of a single "
+        "accuracy is "
         f"{', '.join(errors.values())}: smaller differences between single runs say nothing.{ranked}{flags}"
     )

@@ -89,10 +89,10 @@ def task_label(task: str) -> str | None:
 
 def folder() -> Path:
     """``results/paper`` of this checkout."""
-    found = storage.folders("paper")
-    if not found:
+    folders = storage.folders("paper")
+    if not folders:
         raise InputError("the paper's values (results/paper) are not there; they come with a checkout of the project")
-    return found[-1]
+    return folders[-1]
 
 
 @cache
@@ -230,11 +230,11 @@ def _figure_6a_budgets() -> dict[str, int]:
     """Elements of each series of Fig. 6a: printed for tiers 1, 3, 5; tiers 2 and 4 are labelled in
     kB only, and Fig. 6b's axis gives them exactly enough to know which integer it is."""
     printed = {kilobytes(budget): budget for budget in budgets("mbv2-w0.35")}
-    found = {}
+    budget_of = {}
     for series in _values("fig6a").series.unique():
         label = int(series.rpartition("(")[2].split()[0])
-        found[series] = printed.get(label) or TIER_BUDGETS[label]
-    return found
+        budget_of[series] = printed.get(label) or TIER_BUDGETS[label]
+    return budget_of
 
 
 # kB label of Fig. 6a -> elements of the SU schemes' tiers 2 and 4 of MbV2-w0.35 (inferred).

@@ -133,9 +133,9 @@ def budgets() -> Finding:
 
 @_paper
 def totals() -> Finding:
-    found = {name: costs.totals(parameters.backbone(name))["total_elements"] for name in schemes.SCHEMES}
-    same = [found[name] == paper.total_elements(name) for name in found]
-    return Finding(_graded(*same), "; ".join(f"{name} {total:,}" for name, total in found.items()))
+    total_of = {name: costs.totals(parameters.backbone(name))["total_elements"] for name in schemes.SCHEMES}
+    same = [total_of[name] == paper.total_elements(name) for name in total_of]
+    return Finding(_graded(*same), "; ".join(f"{name} {total:,}" for name, total in total_of.items()))
 
 
 @_paper
@@ -325,10 +325,10 @@ def ranked(strategy: str, place: int, group: str = "CNNs", collapsed: bool = Tru
     if not collapsed:
         cells = cells.drop(index=[paper.COLLAPSED])
     means = cells.mean().sort_values(ascending=False)
-    found = list(means.index).index(strategy) + 1
+    actual = list(means.index).index(strategy) + 1
     wanted = len(means) if place == -1 else place
-    text = f"place {found} of {len(means)}: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-    return Finding(HOLDS if found == wanted else FAILS, text)
+    text = f"place {actual} of {len(means)}: " + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    return Finding(HOLDS if actual == wanted else FAILS, text)
 
 
 @_paper
@@ -455,41 +455,41 @@ def _ids(frame) -> tuple[str, ...]:
 _REGIMES = ("authors", "short", "frozen")
 
 
-def _told(found: dict[str, tuple[str, str, tuple[str, ...], str]]) -> Finding | None:
+def _told(judged: dict[str, tuple[str, str, tuple[str, ...], str]]) -> Finding | None:
     """One finding of one for each protocol: (verdict, text, ids, scope).
 
     Where the protocol that the claim is about has been run at all, it decides, be it that it cannot yet; else the
     first that was run does.
     """
-    if not found:
+    if not judged:
         return None
-    first = next(name for name in _REGIMES if name in found)
-    text = "; ".join(f"`{name}`, {verdict}: {text}" for name, (verdict, text, _, _) in found.items())
-    brief = found[first][1].rpartition("; ")[2]
-    ids = tuple(dict.fromkeys(one for _, _, some, _ in found.values() for one in some))
-    return Finding(found[first][0], text, ids, found[first][3], brief)
+    first = next(name for name in _REGIMES if name in judged)
+    text = "; ".join(f"`{name}`, {verdict}: {text}" for name, (verdict, text, _, _) in judged.items())
+    brief = judged[first][1].rpartition("; ")[2]
+    ids = tuple(dict.fromkeys(one for _, _, some, _ in judged.values() for one in some))
+    return Finding(judged[first][0], text, ids, judged[first][3], brief)
 
 
-def _difference(found: ours.Comparison) -> tuple[str, str, tuple[str, ...], str]:
+def _difference(comparison: ours.Comparison) -> tuple[str, str, tuple[str, ...], str]:
     """Accuracy decides; where its interval has zero in it and the test loss's has not, the claim holds in part."""
-    where = f"{found.cells} cell{'' if found.cells == 1 else 's'}"
-    if found.top1 is None:
-        return UNDECIDED, f"{found.difference:+.2f} points in {where}", found.ids, found.rests_on
-    test, loss = found.top1, found.loss
+    where = f"{comparison.cells} cell{'' if comparison.cells == 1 else 's'}"
+    if comparison.top1 is None:
+        return UNDECIDED, f"{comparison.difference:+.2f} points in {where}", comparison.ids, comparison.rests_on
+    test, loss = comparison.top1, comparison.loss
     text = f"{test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}], {_p(test.p)}, n = {where}"
     verdict = _compared(test)
     if loss is not None:
         text += f" (test loss {-loss.difference:+.3f} [{-loss.high:+.3f}, {-loss.low:+.3f}], {_p(loss.p)})"
         if verdict == UNDECIDED and loss.low > 0:
             verdict = PART
-    return verdict, text, found.ids, found.rests_on
+    return verdict, text, comparison.ids, comparison.rests_on
 
 
 @_runs
 def compare(row: str, column: str) -> Finding | None:
     """A one-sided paired test of two strategies over our cells, protocol by protocol."""
-    found = {name: ours.compare(row, column, ours.runs(name), name) for name in _REGIMES}
-    return _told({name: _difference(one) for name, one in found.items() if one is not None})
+    comparisons = {name: ours.compare(row, column, ours.runs(name), name) for name in _REGIMES}
+    return _told({name: _difference(one) for name, one in comparisons.items() if one is not None})
 
 
 @_runs
@@ -499,7 +499,7 @@ def best_of(strategy: str) -> Finding | None:
     Where it has not, the one that has must be better than it by a 95 % interval above zero for the
     claim not to hold; where it has, it must be better than the next by one for the claim to hold.
     """
-    found = {}
+    judged = {}
     for name in _REGIMES:
         frame = ours.runs(name)
         used = recorded.complete(frame, paper.MAIN_STRATEGIES)
@@ -515,8 +515,8 @@ def best_of(strategy: str) -> Finding | None:
         else:
             verdict = HOLDS if one.top1.low > 0 else FAILS
         ids = tuple(dict.fromkeys(used["id"]))
-        found[name] = (verdict, f"{text}; {strategy} over {rival}: {difference}", ids, scope)
-    return _told(found)
+        judged[name] = (verdict, f"{text}; {strategy} over {rival}: {difference}", ids, scope)
+    return _told(judged)
 
 
 @_runs
@@ -546,21 +546,21 @@ def layer_orders() -> Finding | None:
 @cache
 def _steps(kind: str):
     frame = _every()["ranks"]
-    found = []
+    steps = []
     for row in frame.itertuples() if len(frame) else ():
         norms, layer_of, names = recorded.channel_norms(row.id)
         if len(norms) < 3:
             continue
         if kind == "all":
-            found.append(stats.consecutive(norms).assign(id=row.id))
+            steps.append(stats.consecutive(norms).assign(id=row.id))
         else:
             within = [
                 stats.consecutive(norms[:, layer_of == index]).assign(id=row.id)
                 for index in range(len(names))
                 if (layer_of == index).sum() >= 8
             ]
-            found += within
-    return pd.concat(found, ignore_index=True) if found else None
+            steps += within
+    return pd.concat(steps, ignore_index=True) if steps else None
 
 
 @_runs
@@ -735,13 +735,13 @@ def our_sparsity_ranges() -> Finding | None:
 
 def _means_by_order(columns: Sequence[str], *needed: str):
     """Means over epochs and runs by strategy, for each of :func:`_by_order` that has the needed ones."""
-    found, ids = {}, []
+    mean_of, ids = {}, []
     for name, own in _by_order(_efficiency()):
         mean = own.groupby("strategy")[list(columns)].mean()
         if set(needed) <= set(mean.index):
-            found[name] = mean
+            mean_of[name] = mean
             ids += own[own.strategy.isin(needed)]["id"].tolist()
-    return found, tuple(dict.fromkeys(ids))
+    return mean_of, tuple(dict.fromkeys(ids))
 
 
 @_runs
@@ -768,11 +768,11 @@ def our_flops_of_prev() -> Finding | None:
     parts, gains = [], []
     for name, mean in means.items():
         saved = mean.flops_saved_percent
-        found = {
+        gain_of = {
             f"{a} over {b}": saved[a] - saved[b] for a, b in (("TraDy", "LaRa TraDy"), ("Prev MeDyate", "LaRa MeDyate"))
         }
-        gains += found.values()
-        parts.append(f"{name}: " + ", ".join(f"{pair} {gain:+.2f} points" for pair, gain in found.items()))
+        gains += gain_of.values()
+        parts.append(f"{name}: " + ", ".join(f"{pair} {gain:+.2f} points" for pair, gain in gain_of.items()))
     return Finding(
         HOLDS if all(0.5 < gain < 2.5 for gain in gains) else PART if any(gain > 0 for gain in gains) else FAILS,
         "; ".join(parts),
@@ -788,20 +788,20 @@ def same_everywhere() -> Finding | None:
         return None
     columns = ["weight_sparsity_percent", "activation_sparsity_percent", "flops_saved_percent"]
     means = recorded.epochs_of(used).groupby(["network", "task", "budget", "strategy"])[columns].mean()
-    found = {}
+    correlations = {}
     for column in columns:
         rho = means[column].unstack("strategy").T.corr(method="spearman").to_numpy()
-        found[column] = rho[np.triu_indices_from(rho, 1)]
-    if not len(found[columns[0]]):
+        correlations[column] = rho[np.triu_indices_from(rho, 1)]
+    if not len(correlations[columns[0]]):
         return None
     text = "; ".join(
         f"{name.removesuffix('_percent').replace('_', ' ').replace('flops', 'FLOPs')} {np.median(rho):.2f} "
         f"(lowest {rho.min():.2f})"
-        for name, rho in found.items()
+        for name, rho in correlations.items()
     )
     count = len(means.groupby(["network", "task", "budget"]))
     return Finding(
-        _graded(*(np.median(rho) > 0.8 for rho in found.values())),
+        _graded(*(np.median(rho) > 0.8 for rho in correlations.values())),
         f"rank correlation of the eight strategies between {count} cells, median: {text}",
         _ids(used),
     )
@@ -816,12 +816,12 @@ def _ranks_within_layers(run_id: str):
     from scipy.stats import rankdata
 
     norms, layer_of, names = recorded.channel_norms(run_id)
-    total, found = norms.sum(0), []
+    total, ranks = norms.sum(0), []
     for index in range(len(names)):
         own = rankdata(total[layer_of == index])
         if len(own) >= 8:
-            found.append((own - own.mean()) / own.std())
-    return found
+            ranks.append((own - own.mean()) / own.std())
+    return ranks
 
 
 @_runs
@@ -881,18 +881,18 @@ def norms_known_soon() -> Finding | None:
 def tails_are_heavy() -> Finding | None:
     """Eq. 6: an alpha below 2. Hill's index of single steps' channel norms over the epoch's mean norms."""
     frame = _every()["ranks"]
-    found = []
+    indices = []
     for row in frame.itertuples() if len(frame) else ():
         last, _, _ = recorded.channel_norms(row.id, "last")
         mean, _, _ = recorded.channel_norms(row.id)
         ratio = (last / np.where(mean > 0, mean, np.nan)).ravel()
-        found.append(stats.hill(ratio[np.isfinite(ratio) & (ratio > 0)]))
-    if not found:
+        indices.append(stats.hill(ratio[np.isfinite(ratio) & (ratio > 0)]))
+    if not indices:
         return None
     return Finding(
-        _graded(*(alpha < 2 for alpha in found)),
-        f"Hill's index of the largest 2 % of a step's channel norms over their epoch's mean: {min(found):.1f} to "
-        f"{max(found):.1f} in {len(found)} fine-tunings; a symmetric α-stable noise has an index of α, below 2",
+        _graded(*(alpha < 2 for alpha in indices)),
+        f"Hill's index of the largest 2 % of a step's channel norms over their epoch's mean: {min(indices):.1f} to "
+        f"{max(indices):.1f} in {len(indices)} fine-tunings; a symmetric α-stable noise has an index of α, below 2",
         _ids(frame),
     )
 
@@ -993,11 +993,11 @@ def _positive(values: Sequence[float], text: str, frame, unit: str = "points") -
 
     Holds where their 95 % interval lies above zero, does not where it lies below; else it is undecided.
     """
-    found = stats.estimate(values)
+    interval = stats.estimate(values)
     verdict = UNDECIDED
-    if found.low is not None and (found.low > 0 or found.high < 0):
-        verdict = HOLDS if found.low > 0 else FAILS
-    return Finding(verdict, f"{text}: {f'{found} {unit}'.strip()}; {_noise(frame)}", _ids(frame))
+    if interval.low is not None and (interval.low > 0 or interval.high < 0):
+        verdict = HOLDS if interval.low > 0 else FAILS
+    return Finding(verdict, f"{text}: {f'{interval} {unit}'.strip()}; {_noise(frame)}", _ids(frame))
 
 
 @_runs
@@ -1064,10 +1064,10 @@ def _grid_of_orders():
 
 @_runs
 def our_lara_peaks() -> Finding | None:
-    found = _grid_of_orders()
-    if found is None:
+    grid = _grid_of_orders()
+    if grid is None:
         return None
-    wide, frame = found
+    wide, frame = grid
     text = "; ".join(f"{name}: {curve.max():.2f} % at K = {curve.idxmax()}" for name, curve in wide.items())
 
     def higher(own) -> float:
@@ -1081,10 +1081,10 @@ def our_lara_peaks() -> Finding | None:
 @_runs
 def our_raw_over_rgn() -> Finding | None:
     """Over K, which share their data and seed: from one seed undecided."""
-    found = _grid_of_orders()
-    if found is None:
+    grid = _grid_of_orders()
+    if grid is None:
         return None
-    _, frame = found
+    _, frame = grid
 
     def gain(own) -> float:
         mean = own.groupby("series").top1_percent.mean()

@@ -92,9 +92,9 @@ def load(run_id: str) -> dict[str, Any] | None:
 def every() -> Iterator[dict[str, Any]]:
     """All failures that can be read, each id once."""
     for run_id in sorted(storage.records("failed")):
-        found = load(run_id)
-        if found is not None:
-            yield found
+        failure = load(run_id)
+        if failure is not None:
+            yield failure
 
 
 def remove(run_id: str) -> None:

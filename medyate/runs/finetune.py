@@ -331,13 +331,13 @@ def run(
     """
     config = config.check()
     if not force:
-        found = runs.load(config.id)
-        if found is not None and found["status"] == "finished":
+        recorded = runs.load(config.id)
+        if recorded is not None and recorded["status"] == "finished":
             if save_weights is not None:
                 raise InputError(
                     f"record {config.id!r} is there already, without its weights; --force runs it anew and writes them"
                 )
-            return found, True
+            return recorded, True
     storage.writable("runs")  # before anything is computed
     if save_weights is not None:
         storage.check_file(save_weights)
@@ -534,12 +534,12 @@ def rank(
     """
     config = config.check()
     if not force:
-        found = runs.load(config.id)
-        if found is not None and found["status"] == "finished":
-            return found, True
+        recorded = runs.load(config.id)
+        if recorded is not None and recorded["status"] == "finished":
+            return recorded, True
         _check_name(config)
-        if (found := _redefined(config)) is not None:
-            return found, False
+        if (recorded := _redefined(config)) is not None:
+            return recorded, False
     storage.writable("runs")
     storage.writable("rankings")
     loop = _Loop(config, device)
@@ -596,15 +596,15 @@ def _ranked(config: RankConfig, metrics: dict[str, tuple[float, ...]], source: s
     Before the record, so that a finished one says that the ranking is there.
     """
     layers = tuple(layer.name for layer in config.backbone_layers())
-    found = ranking.Ranking(config.network, config.name, layers, **metrics, task=config.task, source=source)
-    rankings.save(found)
+    ranked = ranking.Ranking(config.network, config.name, layers, **metrics, task=config.task, source=source)
+    rankings.save(ranked)
     return {
-        "layers": list(found.layers),
-        "lara": list(found.lara),
-        "layer_rgn": list(found.layer_rgn),
-        "lara_order": list(found.order("lara")),
-        "rgn_order": list(found.order("rgn")),
-        "ranking": found.name,
+        "layers": list(ranked.layers),
+        "lara": list(ranked.lara),
+        "layer_rgn": list(ranked.layer_rgn),
+        "lara_order": list(ranked.order("lara")),
+        "rgn_order": list(ranked.order("rgn")),
+        "ranking": ranked.name,
     }
 
 

@@ -64,12 +64,12 @@ def _myself() -> dict[str, Any]:
 def _told(file: Path) -> dict[str, Any] | None:
     """What an owner's file says; None where there is none. One that is half written belongs to somebody."""
     try:
-        found = json.loads(file.read_text() or "{}")
+        owner = json.loads(file.read_text() or "{}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _is_gone(told: dict[str, Any]) -> bool:
@@ -179,7 +179,7 @@ def taken_by(run_id: str) -> str:
 
 def running() -> dict[str, dict[str, Any]]:
     """What the claimed runs of one's own results tell, by id. Files of dead processes do not count."""
-    found = {}
+    owners = {}
     folder = storage.own() / "checkpoints"
     for file in sorted(folder.glob("*.lock")):
         try:
@@ -189,13 +189,13 @@ def running() -> dict[str, dict[str, Any]]:
         try:
             if _lock(handle) is False:
                 text = os.pread(handle, 65_536, 0)
-                found[file.stem] = json.loads(text) if text else {}
+                owners[file.stem] = json.loads(text) if text else {}
         except ValueError:  # half written
-            found[file.stem] = {}
+            owners[file.stem] = {}
         finally:
             os.close(handle)
     for file in sorted(folder.glob("*.owner")):
         told = _told(file)
         if told is not None and not _is_gone(told):
-            found[file.stem] = told
-    return found
+            owners[file.stem] = told
+    return owners

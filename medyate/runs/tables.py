@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, keys joined by dots; lists are left out."""
-    found = {}
+    columns = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            columns |= flat(value, f"{prefix}{name}.")
         elif not isinstance(value, (list, tuple)):
-            found[prefix + name] = value
-    return found
+            columns[prefix + name] = value
+    return columns
 
 
 def row(record: Mapping[str, Any]) -> dict[str, Any]:

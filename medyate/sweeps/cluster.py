@@ -63,12 +63,12 @@ def _configs(shard: Sequence[tuple[str, dict]]) -> list[Any]:
 
 def _progress(configs: Sequence[Any]) -> list[tuple[bool, int]]:
     """Of each run whether it is recorded, and when its checkpoint was written; changes with each epoch."""
-    found = []
+    states = []
     for config in configs:
         checkpoint = storage.own() / "checkpoints" / f"{config.id}.pt"
         written = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
-        found.append((runs.path(config.id) is not None, written))
-    return found
+        states.append((runs.path(config.id) is not None, written))
+    return states
 
 
 def _print(event) -> None:

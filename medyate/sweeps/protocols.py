@@ -46,10 +46,10 @@ class Protocol:
 
     def settings(self, network: str) -> dict[str, Any]:
         """Its values of a config; a network without batch norm has but one mode of it."""
-        found: dict[str, Any] = {"warmup_epochs": self.warmup_epochs}
+        settings: dict[str, Any] = {"warmup_epochs": self.warmup_epochs}
         if networks.get(network).has_batch_norm:
-            found |= {"batch_norm": self.batch_norm, "norm_affine": self.norm_affine}
-        return found
+            settings |= {"batch_norm": self.batch_norm, "norm_affine": self.norm_affine}
+        return settings
 
     def epochs(self, task: str) -> int | None:
         """Epochs of the cosine that it demands of a task; None where it demands none."""

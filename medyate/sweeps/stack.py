@@ -99,9 +99,9 @@ def run(
     stack = _Stack(device, graphs, progress, ended)
     todo = []
     for config in configs:
-        found = runs.load(config.id)
-        if found is not None and found["status"] == "finished":
-            ended(config, found, True)
+        recorded = runs.load(config.id)
+        if recorded is not None and recorded["status"] == "finished":
+            ended(config, recorded, True)
         else:
             todo.append(config)
     if todo:
@@ -155,8 +155,8 @@ class _Stack:
     def epoch(self) -> None:
         """One epoch of all members, from the selection to the checkpoint."""
         try:
-            found = self._probe()
-            self._each(self.members, lambda one: one.choose(found.get(id(one))))
+            probed = self._probe()
+            self._each(self.members, lambda one: one.choose(probed.get(id(one))))
             rows = dict(zip(map(id, self.members), self._train_and_test() if self.members else (), strict=True))
         except Exception as error:  # of what all share, as memory that is too small
             members, self.members, self.wide = self.members, [], None
@@ -183,7 +183,7 @@ class _Stack:
         All members take part, each other one with an oracle's images, for nothing but that the
         network is there. Oracles of other numbers of probe batches look one after another.
         """
-        found = {}
+        norms_of = {}
         oracles = [one for one in self.members if one.subnet.selector.needs_whole_gradient]
         for count in sorted({one.config.probe_batches for one in oracles}):
             begun, now = time.perf_counter(), [one for one in oracles if one.config.probe_batches == count]
@@ -208,8 +208,8 @@ class _Stack:
                     split = torch.cat(parts).cpu().split([layer.channels for layer in layers])
                     norms[id(one)] = dict(zip((layer.name for layer in layers), split, strict=True))
             seconds = (time.perf_counter() - begun) / len(now)
-            found |= {member: (one, seconds) for member, one in norms.items()}
-        return found
+            norms_of |= {member: (one, seconds) for member, one in norms.items()}
+        return norms_of
 
     def _train_and_test(self) -> list[dict[str, Any]]:
         """What one epoch has given each member, in plain numbers."""
