@@ -160,11 +160,11 @@ def test_the_build_hides_no_broken_reference_to_what_the_library_describes():
             assert not hidden, (kind, name, hidden)
 
 
-def test_primes_are_superscripts():
+def test_primes_keep_their_distance():
     from docutils.utils.math import latex2mathml
 
-    found = extension("mathml").raised(latex2mathml.tex2mathml("C' D^2", as_block=False))
-    assert "<msup><mi>C</mi><mo>′</mo></msup>" in found and "'" not in found
+    found = extension("mathml").spaced(latex2mathml.tex2mathml("C' D^2 + A'_{c'}", as_block=False))
+    assert "<mo>'</mo>" not in found and found.count("lspace") == 3
 
 
 @pytest.fixture
