@@ -116,9 +116,8 @@ def answers(page: str) -> str:
     first = lines["state-of-the-art"].from_runs
     lead = first.brief.partition(", p ")[0] if first else ""
     lead = lead.replace(" over ", " minus ").replace(" [", ", 95 % interval [")
-    rival = lead.partition(" minus ")[2].partition(":")[0]
-    if rival in strategies.STRATEGIES:
-        lead += f" ({rival}: {strategies.get(rival).description})"
+    who = lead.partition(" minus ")[2].partition(":")[0]
+    rival = f" {who}: {strategies.get(who).description}." if who in strategies.STRATEGIES else ""
     consistent = lines["lara-consistent"].from_runs
     kept = kept_times()
     found = runs.table()
@@ -130,7 +129,7 @@ def answers(page: str) -> str:
     frozen, train = ("{:.2f} to {:.2f}".format(*kept["frozen"]), "{:.1f} to {:.1f}".format(*kept["train"]))
     return "\n".join(
         [
-            f"* **Does MeDyate lead?** {asked('state-of-the-art', lead)}",
+            f"* **Does MeDyate lead?** {asked('state-of-the-art', lead)}{rival}",
             "* **Does a ranking of layers carry over between tasks?** "
             f"{asked('lara-consistent', consistent.text if consistent else '')}",
             f"* **What is really kept?** With frozen batch norm {frozen} times what the budget pays for; with batch "

@@ -59,9 +59,9 @@ class Gatherer:
     """Collects whole-gradient channel norms step by step, epoch by epoch.
 
     ``weights`` are the layers' weight parameters, in order; those of layers in ``transposed`` are (in, out). Call
-    :meth:`step` after each backward pass and :meth:`epoch` at each epoch's end. ``last``, ``mean`` and ``of_mean`` hold
+    :meth:`step` after each backward pass and ``epoch`` at each epoch's end. ``last``, ``mean`` and ``of_mean`` hold
     one (channels,) vector per epoch: the norms of its last step's gradient, the mean of all its steps' norms, and the
-    norms of its steps' mean gradient. Which of them the paper means stands nowhere in it.
+    norms of its steps' mean gradient. The paper does not say which of them it means.
     """
 
     def __init__(self, weights: Sequence[Tensor], layers: Sequence[Layer], transposed: Collection[str] = ()):

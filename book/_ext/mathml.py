@@ -21,10 +21,15 @@ def translate(node: nodes.Element, block: bool) -> str:
     if "\\\\" in latex and "\\begin" not in latex:
         latex = "\\begin{aligned}" + latex + "\\end{aligned}"
     try:
-        return latex2mathml.tex2mathml(latex, as_block=block)
+        return spaced(latex2mathml.tex2mathml(latex, as_block=block))
     except MathError as error:
         logger.warning("formula %r: %s", latex, error, location=node)
         return f"<code>{escape(latex)}</code>"
+
+
+def spaced(mathml: str) -> str:
+    """Room around a prime: browsers would draw the apostrophe into the letter before it."""
+    return mathml.replace("<mo>'</mo>", '<mo lspace="0.1em" rspace="0.05em">\'</mo>')
 
 
 def visit_math(self, node: nodes.math) -> None:

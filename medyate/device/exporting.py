@@ -58,7 +58,7 @@ def export(
 
     ``model`` is any torch model whose layers are of the kinds that :func:`medyate.device.network.describe` knows, in
     its present state; batch norm stays frozen. ``ranking`` is what LaRa and TraDy strategies need
-    (``medyate.rank``), ``scheme`` what SU needs. ``data``: a loaded image task (:func:`medyate.tasks.load`),
+    (``medyate.rank``), ``scheme`` what SU needs. ``data``: a loaded image task (:func:`medyate.tasks.loading.load`),
     whose images go along. ``epochs`` are those of the cosine, ``warmup_epochs`` come on top. ``learning_rate``
     None is 0.125, in place divided by 32: one step an image in place of one a batch of 32.
 

@@ -524,7 +524,6 @@ def protocol_note(frame: pd.DataFrame) -> str:
         f"{', '.join(sorted(chosen.network.unique()))} on "
         f"{', '.join(sorted(chosen.task.unique()))}, {epochs} epochs after {common['warmup_epochs']} of warm-up, "
         f"{common['resolution']} {unit}, learning rate {usual:g}{others}, batch "
-        f"{common['batch_size']}, {norm}seed{'s' if ',' in seeds else ''} {seeds}. The standard error of a single "
-        "accuracy is "
+        f"{common['batch_size']}, {norm}{seeds}. The standard error of a single accuracy is "
         f"{', '.join(errors.values())}: smaller differences between single runs say nothing.{ranked}{flags}"
     )

@@ -1,7 +1,7 @@
 """How each claim of the ledger is judged: from the paper's own numbers, and from our runs.
 
 A check is a small function, named in ``results/paper/claims.json``, that returns a
-:class:`Finding`. Checks of runs return None where nothing was recorded that could decide.
+``Finding``. Checks of runs return None where nothing was recorded that could decide.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ KEPT_RESOLUTIONS = 1.5
 def load(
     name: str | Task, *, resolution: int = 128, progress: Callable[[int, int], None] | None = None
 ) -> ImageData | TextData:
-    """Load a task by name (see :func:`get`).
+    """Load a task by name (see ``get``).
 
     resolution: of image batches, in pixels; progress: called with the number of images decoded so
     far and in all, while images are decoded.

@@ -62,6 +62,20 @@ def test_every_part_has_three_to_five_exercises_each_with_a_solution(page):
     assert all("{code-cell}" in solution for solution in SOLUTION.findall(text))  # so it is executed by the test above
 
 
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_every_exercise_begins_with_its_level(page):
+    text = page.read_text()
+    levels = re.findall(
+        r"^```\{exercise-start\} .*\n:label: \S+\n```\n\*\*(Warm-up|Core|Project)\.\*\* ", text, flags=re.M
+    )
+    assert len(levels) == text.count("{exercise-start}")
+
+
+@pytest.mark.parametrize("page", [page for page in LESSONS if page.stem != "lab"], ids=lambda page: page.stem)
+def test_every_part_has_a_quiz(page):
+    assert page.read_text().count("```{quiz}") >= 2
+
+
 SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```$", re.M | re.S)
 SELF_CHECK = re.compile(r'checks\.check\(\s*"([^"]+)"')
 
@@ -120,6 +134,37 @@ def test_run_times_come_from_the_execution(seconds, text, monkeypatch):
     monkeypatch.setattr(found, "seconds_of", lambda env, page: seconds.get(page))
     env = type("Env", (), {"toctree_includes": {"a": ["n1", "n2", "plain"]}})
     assert found.sentence(env, "a", "CPU").startswith(text) and bool(found.sentence(env, "a", "CPU")) == bool(text)
+
+
+def test_a_docstrings_bare_name_is_the_one_object_of_that_name():
+    meant = extension("docstrings").meant
+    documented = ["a.errors.InputError", "a.tasks.registry.get", "a.networks.registry.get", "a.tasks.loading.load"]
+    assert meant("InputError", "a.costs", documented) == "a.errors.InputError"
+    assert meant("get", "a.tasks.loading", documented) == "a.tasks.registry.get"  # of its own package
+    assert meant("get", "a.costs", documented) is None  # which one?
+    assert meant("a.tasks.load", "a.device", documented) == "a.tasks.loading.load"  # a name that a package hands on
+    assert meant("registry.get", "a.networks.models", documented) == "a.networks.registry.get"
+    assert meant("nowhere", "a.costs", documented) is None
+
+
+def test_the_build_hides_no_broken_reference_to_what_the_library_describes():
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    assert "suppress_warnings" not in settings
+    for name in ("medyate.costs.layers", "medyate.device.plan", "medyate.tasks.TextData", "InputError", "Subnet"):
+        for kind in ("func", "class", "mod", "meth", "attr", "data"):
+            hidden = [
+                pair
+                for pair in settings["nitpick_ignore_regex"]
+                if re.fullmatch(pair[0], f"py:{kind}") and re.fullmatch(pair[1], name)
+            ]
+            assert not hidden, (kind, name, hidden)
+
+
+def test_primes_keep_their_distance():
+    from docutils.utils.math import latex2mathml
+
+    found = extension("mathml").spaced(latex2mathml.tex2mathml("C' D^2 + A'_{c'}", as_block=False))
+    assert "<mo>'</mo>" not in found and found.count("lspace") == 3
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Figures: what is drawn is what was given, in the book's colours; nothing empty is drawn."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,3 +179,28 @@ def test_a_table_has_its_best_bold_and_repeated_names_left_out(monkeypatch):
     assert [text for look, text in cells if "bold" in look] == ["71.0 ± 0.1"]  # groups of one row have no best
     assert [text for look, text in cells if "again" in look] == ["n", "1", "n"]
     assert [text for _, text in cells][::4] == ["n", "n", "n", "m"]  # still there to be copied and sorted
+
+
+def test_a_p_value_is_never_zero_nor_a_number_minus_zero(monkeypatch):
+    """Gaps of a column of numbers stand where its numbers do."""
+    from medyate.notebook import display
+
+    shown = []
+    monkeypatch.setattr(display, "_display", shown.append)
+    frame = pd.DataFrame({"row": ["a", "b"], "p, Holm": [0.0004, 0.25], "loss": [-0.0001, float("nan")]})
+    display.show_table(frame, "table1-p", "c", decimals=3)
+    cells = re.findall(r"<td[^>]*text-align:(\w+)[^>]*>([^<]*)</td>", shown[0])
+    assert cells == [
+        ("left", "a"),
+        ("right", "&lt;0.001"),
+        ("right", "0.000"),
+        ("left", "b"),
+        ("right", "0.250"),
+        ("right", "–"),
+    ]
+
+
+def test_data_to_fetch_has_a_size_that_is_not_zero():
+    from medyate.notebook import again
+
+    assert [again._size(size) for size in (5 * 10**9, 10**8, 12_300_000)] == ["5.0 GB", "0.1 GB", "12 MB"]

@@ -61,12 +61,33 @@ def test_commands_of_the_front_page_exist():
         assert (ROOT / link).exists(), link
 
 
-def test_generated_parts_are_up_to_date(monkeypatch):
-    """After new recorded runs: `make pages`."""
-    monkeypatch.delenv("MEDYATE_RESULTS", raising=False)
+@pytest.fixture
+def front_page():
     spec = importlib.util.spec_from_file_location("front_page", ROOT / "book" / "front_page.py")
     front_page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(front_page)
+    return front_page
+
+
+def test_links_into_the_ledger_lead_to_its_headings():
+    """GitHub names a heading by its words; the book's labels mean nothing there."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "book" / "ledger.md").read_text(), flags=re.M)
+    named = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    linked = re.findall(r"\(book/ledger\.md#([^)]+)\)", README)
+    assert len(linked) >= 3 and set(linked) <= named
+    labels = set(re.findall(r"^\((\S+)\)=$", (ROOT / "book" / "ledger.md").read_text(), flags=re.M))
+    assert set(re.findall(r"\]\(#([^)]+)\)", (ROOT / "book" / "index.md").read_text())) <= labels
+
+
+def test_every_verdict_has_an_answer(front_page):
+    from medyate.paper import verdicts
+
+    assert set(front_page.ANSWERS) == set(verdicts.VERDICTS)
+
+
+def test_generated_parts_are_up_to_date(front_page, monkeypatch):
+    """After new recorded runs: `make pages`."""
+    monkeypatch.delenv("MEDYATE_RESULTS", raising=False)
     for path, page in front_page.PAGES.items():
         content = path.read_text()
         assert "<!-- generated: answers -->" in content and "<!-- generated: algorithm -->" in content
