@@ -227,7 +227,7 @@ class Subnet:
             not x.isfinite().all() for x in found.values()
         ):
             warnings.warn(
-                "the epoch's gradients overflowed and no step was taken: its norms are passed over", stacklevel=4
+                "the epoch's gradients overflowed and no step was taken: its norms are passed over", stacklevel=3
             )
             return {}
         selected = self.selection.channels if self.selection is not None else {}

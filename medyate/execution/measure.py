@@ -90,8 +90,6 @@ class _Named(TorchFunctionMode):
 class _Counter:
     """Counts each saved storage once, by the part that saved it first; parameters are not counted."""
 
-    only_counts = True  # its hooks change nothing of what is saved
-
     def __init__(self, model: nn.Module, classifier: nn.Module):
         self.model = model
         self.parts = dict.fromkeys((*PARTS, *TRANSFORMER_PARTS, "classifier"), 0)

@@ -298,10 +298,11 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _claimed() -> bool:
-    """Whether someone else decides what becomes of saved tensors: ``torch.utils.checkpoint``, which must find
-    the same ones when it runs a region again, wherever it begins. Who only counts does not."""
+    """Whether ``torch.utils.checkpoint`` decides what becomes of saved tensors: when it runs a region again, wherever
+    that begins, it must find as many as the first time. Who else hooks them, to count them or to move them to another
+    place, gets a recipe's roots."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    return hooks is not None and not getattr(getattr(hooks[0], "__self__", None), "only_counts", False)
+    return hooks is not None and getattr(hooks[0], "__module__", None) == torch.utils.checkpoint.__name__
 
 
 _PRODUCTS: dict[Callable, int] = {}  # functions that may stand in a recipe -> products that they are

@@ -128,3 +128,27 @@ def test_no_word_where_the_budget_covers_what_is_kept():
     with warnings.catch_warnings():
         warnings.simplefilter("error", BeyondBudget)
         Subnet(model, 2000, ANY, input_shape=SHAPE, classifier=_head(model)).detach()
+
+
+def test_whoever_hooks_saved_tensors_counts_what_is_really_kept():
+    model = made("inverted bottlenecks")
+    subnet = Subnet(model, 2000, ANY, input_shape=SHAPE, classifier=_head(model))
+    subnet.attached.select({layer.name: [0] for layer in subnet.layers})
+    images, sizes, alive = torch.randn(1, *SHAPE), {}, []
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # an address must not be used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(images).square().sum()
+    loss.backward()
+    optimizer = torch.optim.SGD(subnet.parameters(), lr=0.0)
+    parts = medyate.measure(model, model[-1], optimizer, images, torch.tensor([1])).backbone
+    backbone = sum(size for part, size in parts.items() if part not in ("weight_gradients", "optimizer_state"))
+    # beside the backbone's the hook sees what dropout, the head and the loss keep of a few numbers
+    assert backbone <= sum(sizes.values()) <= backbone + 400
