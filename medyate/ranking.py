@@ -76,10 +76,10 @@ class Ranking:
         """Refuse a ranking of other layers than the model's."""
         for key, values in (("LaRa", self.lara), ("layer RGN", self.layer_rgn)):
             for name, value in zip(self.layers, values):
-                if not isfinite(value):
+                if isinstance(value, str) or not isfinite(value) or value < 0:
                     raise InputError(
-                        f"ranking {self.name!r} of {self.network!r} has {value} as {key} of layer {name!r}; allowed: "
-                        "finite values, of a training without infinite or missing inputs"
+                        f"ranking {self.name!r} of {self.network!r} has {value!r} as {key} of layer {name!r}; allowed: "
+                        "finite values of at least 0, of a training without infinite or missing inputs"
                     )
         missing = sorted({layer.name for layer in layers} - set(self.layers))
         if missing:

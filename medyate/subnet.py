@@ -106,9 +106,9 @@ class Subnet:
         if isinstance(strategy, str):
             strategy = strategies.get(strategy)
         self.model, self.strategy, self.norm_gradient = model, strategy, norm_gradient
-        found, heads = costs.walk(model, input_shape, depthwise), heads_of(model, input_shape, classifier)
-        self.coverage = coverage.of(model, found, heads)
-        self.layers = tuple(layer for layer in found if layer.name in set(self.coverage.selectable))
+        walked, heads = costs.walk(model, input_shape, depthwise), heads_of(model, input_shape, classifier)
+        self.coverage = coverage.of(model, walked, heads)
+        self.layers = tuple(layer for layer in walked if layer.name in set(self.coverage.selectable))
         if not self.layers:
             raise InputError(f"there is no layer to select: {self.coverage}")
         options: dict[str, Any] = {"classifier": heads, "batch_norm": batch_norm, "norm_affine": norm_affine}
@@ -119,6 +119,7 @@ class Subnet:
         self.selector = Selector(
             strategy, self.layers, budget, generator, ranking=ranking, k=k, fill=fill, scheme=scheme, overheads=more
         )
+        self._promise: promise.Promise | None = None
         if execution == "dense" or strategy.needs(Needs.EVERYTHING):
             dense = Dense(model, **options)
             if strategy.needs(Needs.EVERYTHING):
@@ -129,8 +130,7 @@ class Subnet:
             if check and not inputs.takes_integers(input_shape, model):
                 example = inputs.example(input_shape, model, next(model.parameters()).device)
             if check and strategy.needs(Needs.BUDGET) and count == "paper":
-                call = example or inputs.example(input_shape, model, next(model.parameters()).device)
-                promise.warn(model, self.selector, call, recompute=recompute, **options)
+                self._promise = promise.Promise(model, self.selector, input_shape, recompute=recompute, **options)
             self.attached = attach(model, example=example, recompute=recompute, **options)
         self.attached.expect({layer.name: layer.activation_elements_per_channel for layer in self.layers}, input_shape)
         self.attached.before_step, self.attached.after_step = self._before_step, self._after_step
@@ -162,12 +162,20 @@ class Subnet:
         channels of before, as momentum, is dropped with them.
         """
         norms = whole_gradient
+        for name, values in (norms or {}).items():
+            if not torch.isfinite(values).all():
+                raise InputError(
+                    f"the whole gradient's norms of layer {name!r} hold {values[~torch.isfinite(values)][0]}; allowed: "
+                    "finite norms, of finite inputs and weights"
+                )
         if self.strategy.needs(Needs.OWN_GRADIENT) and self.selection is not None:
             norms = self._norms()
         chosen = self.selector.select(norms)
         self._apply(chosen)
         if optimizer is not None:
             self.attached.refresh(optimizer)
+        if self._promise is not None:
+            self._promise.check(self.attached, chosen)
         return chosen
 
     def _apply(self, selection: Selection) -> None:
@@ -216,29 +224,29 @@ class Subnet:
 
     def _norms(self, partly: bool = False) -> dict[str, Tensor]:
         """The selected channels' norms by layer, (k,) each, in the selection's order."""
-        found = dict(self._pending or {})
+        norms = dict(self._pending or {})
         if self.norm_gradient == "last":
-            left = {} if found or self._latest else self.attached.gradients()
-            found |= self._latest or {name: rows.double().norm(dim=1) for name, rows in left.items()}
+            left = {} if norms or self._latest else self.attached.gradients()
+            norms |= self._latest or {name: rows.double().norm(dim=1) for name, rows in left.items()}
         else:
             means = {name: total / steps for name, (total, steps) in self._gathered.items()}
-            found |= {name: value.norm(dim=1) if value.dim() > 1 else value for name, value in means.items()}
+            norms |= {name: value.norm(dim=1) if value.dim() > 1 else value for name, value in means.items()}
         if not (self._latest or self._gathered or self._pending) and any(
-            not x.isfinite().all() for x in found.values()
+            not x.isfinite().all() for x in norms.values()
         ):
             warnings.warn(
                 "the epoch's gradients overflowed and no step was taken: its norms are passed over", stacklevel=3
             )
             return {}
         selected = self.selection.channels if self.selection is not None else {}
-        missing = [name for name in selected if name not in found]
+        missing = [name for name in selected if name not in norms]
         if missing and not partly:
             raise InputError(
                 f"layer {missing[0]!r} has no gradient from the epoch before; allowed: next_epoch after at least one "
                 "step of an optimiser, and a layer that gradients reach (not under no_grad, nor in a reentrant "
                 "torch.utils.checkpoint: use_reentrant=False)"
             )
-        return {name: found[name].cpu() for name in selected if name in found}
+        return {name: norms[name].cpu() for name in selected if name in norms}
 
     def channel_norms_of(
         self, batches: Iterable, loss_function: Callable[..., Tensor] | None = None, layers: Sequence[str] | None = None
@@ -256,9 +264,12 @@ class Subnet:
         }
         self.attached.select(everything)
         total: dict[str, Tensor] = {}
-        count = 0
+        count, wrong = 0, ""
         for batch in batches:
             loss = loss_of(self.model, batch, loss_function)
+            if not torch.isfinite(loss):
+                wrong = f"the loss is {loss.item()} in batch {count + 1}; allowed: finite inputs, labels and weights"
+                break
             weights = self.attached.active()
             for parameter, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True)):
                 parameter.grad = gradient
@@ -272,6 +283,8 @@ class Subnet:
         with torch.no_grad():
             for name, value in kept.items():
                 buffers[name].copy_(value)
+        if wrong:
+            raise InputError(wrong)
         return {name: (rows.double() / count).norm(dim=1).cpu() for name, rows in total.items()}
 
     def state_dict(self) -> dict:

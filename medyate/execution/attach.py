@@ -98,6 +98,10 @@ def attach(
     attached = Attached(model, heads, batch_norm, norm_affine, recompute)
     if isinstance(example, Tensor):
         example = ((example,), {})
+    if example is not None:
+        for name, parameter in model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise InputError(f"parameter {name!r} holds values that are not finite; allowed: finite weights")
     expected = _output(model, example) if example is not None else None
     try:
         attached._enter(fold)
@@ -114,9 +118,9 @@ def attach(
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def _compare(expected: list[Tensor], found: list[Tensor], precision: torch.dtype) -> None:
+def _compare(expected: list[Tensor], actual: list[Tensor], precision: torch.dtype) -> None:
     tolerance = _TOLERANCES.get(precision, 1e-3)
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, actual, strict=True):
         if one.numel() and not torch.allclose(
             other, one, rtol=tolerance, atol=tolerance * float(one.abs().max()), equal_nan=True
         ):
@@ -511,8 +515,8 @@ def head_of(model: nn.Module, names: Sequence[str]) -> nn.Module:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if name in names
     }
-    found = [parts[name] for name in names]
-    return found[0] if len(found) == 1 else nn.ModuleList(found)
+    heads = [parts[name] for name in names]
+    return heads[0] if len(heads) == 1 else nn.ModuleList(heads)
 
 
 def _runs(module: nn.Module) -> bool:

@@ -84,7 +84,7 @@ class Coverage:
         return line + (f"; not {'; not '.join(told)}" if told else "") + f"; allowed: {ALLOWED}"
 
 
-def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Coverage:
+def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Coverage:
     """The coverage of a model that :func:`medyate.costs.walk` has found ``found`` in."""
     modules, why = dict(model.named_modules()), obstacles(model, heads)
     of_heads = {
@@ -94,7 +94,7 @@ def of(model: nn.Module, found: Iterable[Layer], heads: Sequence[str]) -> Covera
         if is_inside(owner, heads) or f"{owner}.{name}" in heads
     }
     # a weight that a head shares, as language models' embeddings do, is trained with it
-    products = [layer.name for layer in found if not of_heads & _weights(modules.get(layer.name))]
+    products = [layer.name for layer in layers if not of_heads & _weights(modules.get(layer.name))]
     products = [name for name in products if not is_inside(name, heads)]
     reasons, selectable = {}, []
     for name in products:

@@ -21,15 +21,15 @@ _KEEP_NOTHING = {
 
 def graphs(model: nn.Module) -> list[torch.fx.Graph]:
     """What torch.fx traces in training and in evaluation mode; empty for a model that cannot be traced."""
-    found = []
+    traced = []
     for training in (True, False):
         try:
             with inputs.untouched(model):  # torch.fx leaves constants that it meets (``_tensor_constant0``)
                 model.train(training)
-                found.append(torch.fx.Tracer().trace(model))
+                traced.append(torch.fx.Tracer().trace(model))
         except Exception:  # tracing runs the user's code on proxies, which may raise anything
             return []
-    return found
+    return traced
 
 
 def is_plain(traced: Sequence[torch.fx.Graph], model: nn.Module, inside_classifier: set[nn.Module]) -> bool:

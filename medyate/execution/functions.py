@@ -61,8 +61,8 @@ class _Again(torch.autograd.Function):
             inputs = [value.requires_grad_() if need else value for value, need in zip(values, needed)]
             with again_under(ctx.precision):
                 out = ctx.function(*inputs)
-            found = iter(torch.autograd.grad(out, [x for x, need in zip(inputs, needed) if need], grad))
-        return None, None, None, *(next(found) if need else None for need in needed)
+            gradients = iter(torch.autograd.grad(out, [x for x, need in zip(inputs, needed) if need], grad))
+        return None, None, None, *(next(gradients) if need else None for need in needed)
 
 
 def _again(scope: Scope, part: str, func: Callable, args: tuple, kwargs: dict, *, products: int = 0, shared=False):
@@ -343,8 +343,8 @@ class _MaxPool(torch.autograd.Function):
         indices = row * ctx.shape[-1] + column
         layout = torch.channels_last if ctx.channels_last else torch.contiguous_format
         blank = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)  # not read
-        found = torch.ops.aten.max_pool2d_with_indices_backward(grad, blank, *ctx.options, ctx.ceil_mode, indices)
-        return found, None, None, None, None, None
+        gradient = torch.ops.aten.max_pool2d_with_indices_backward(grad, blank, *ctx.options, ctx.ceil_mode, indices)
+        return gradient, None, None, None, None, None
 
 
 _pair = nn.modules.utils._pair
@@ -470,11 +470,11 @@ def _batch_norm(
         return NotImplemented
     if running_mean is None:  # statistics of the input itself, as in weight standardisation
         function = functools.partial(_normalized, eps)
-        found = _again(scope, "layer_norm", function, (input, weight, bias), {})
-        if found is NotImplemented:
-            found = function(input, weight, bias)
-            scope.note(function, (input, weight, bias), {}, found)
-        return found
+        normalised = _again(scope, "layer_norm", function, (input, weight, bias), {})
+        if normalised is NotImplemented:
+            normalised = function(input, weight, bias)
+            scope.note(function, (input, weight, bias), {}, normalised)
+        return normalised
     frozen = not training and not any(tensor.requires_grad for tensor in affine)
     if not frozen or torch.is_autocast_enabled(input.device.type):
         return NotImplemented

@@ -316,8 +316,8 @@ class Geometry:
         # channel becomes a group of its own; a depthwise convolution is the case outputs == 1.
         grad = gather(grad, self.outputs_of(channels).flatten())
         blank = grad.new_empty(1).expand(grad.shape[1], 1, *kernel)
-        found = self._backward(grad, chosen, blank, k, [False, True, False])[1]
-        return found.view(k, self.outputs, *kernel)
+        gradient = self._backward(grad, chosen, blank, k, [False, True, False])[1]
+        return gradient.view(k, self.outputs, *kernel)
 
     def outputs_of(self, owners: Tensor) -> Tensor:
         """(k,) group numbers -> (k, C'/groups) output channels."""

@@ -271,13 +271,13 @@ class Split(_Beside):
         kernel = () if self.geometry.linear else tuple(selected.shape[2:])
         chosen = self.padded(chosen)
         owners = self.taken if self.geometry.groups == 1 else self._owners()[0]
-        found = self.geometry.weight_gradient(grad, chosen, owners, kernel)
+        gradient = self.geometry.weight_gradient(grad, chosen, owners, kernel)
         if scale is not None:
-            scale = scale.to(found.dtype)
+            scale = scale.to(gradient.dtype)
             if self.geometry.groups > 1:
                 scale = scale[self.geometry.outputs_of(owners)]
-            found = found * scale.view(*scale.shape, *[1] * (found.dim() - scale.dim()))
-        return found.to(selected.dtype)
+            gradient = gradient * scale.view(*scale.shape, *[1] * (gradient.dim() - scale.dim()))
+        return gradient.to(selected.dtype)
 
     def state(self) -> tuple:
         """Changes whenever something that the backward pass reads does."""
@@ -445,8 +445,8 @@ class SubnetConv1D(Split, nn.Module):
         return self._parameters["weight"].t()
 
     def compact_gradient(self, grad: Tensor, chosen: Tensor, scale: Tensor | None) -> Tensor:
-        found = chosen.flatten(0, -2).t() @ grad.flatten(0, -2)
-        return found.to(self._parameters["selected_weight"].dtype)
+        gradient = chosen.flatten(0, -2).t() @ grad.flatten(0, -2)
+        return gradient.to(self._parameters["selected_weight"].dtype)
 
 
 class SubnetMultiheadAttention(Split, nn.MultiheadAttention):

@@ -137,8 +137,8 @@ class Dense:
     def gradient(self, name: str) -> Tensor:
         """One selected layer's gradient, a row a channel."""
         module = self.model.get_submodule(name)
-        found = _per_channel(_usual(module, cast(Tensor, _weight_of(module).grad)), getattr(module, "groups", 1))
-        return found.index_select(0, self._chosen[name])
+        per_channel = _per_channel(_usual(module, cast(Tensor, _weight_of(module).grad)), getattr(module, "groups", 1))
+        return per_channel.index_select(0, self._chosen[name])
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
         """The model as it was, with what was trained; of a copy, ``twin``, nothing needs to be taken back."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..probing import inputs
 from . import kernels, recompute
@@ -162,21 +162,40 @@ def _storage(tensor: Tensor) -> int:
 
 def saved(attached, call: inputs.Call) -> tuple[dict[str, int], dict[str, int]]:
     """What a forward pass of an attached model saves for the backbone's backward pass, in bytes by part and by
-    operation. With dropout as in training, unless the model does not run so (a detector wants its targets then), but
-    with running statistics, and without a trace."""
+    operation. With dropout and batch norm as in training, unless the model does not run so (a detector wants its
+    targets then), and without a trace: running statistics stay as they are."""
     try:
-        counter = _counted(attached, call, training=True)
-    except Exception:  # the user's code without what it gets in training may raise anything
-        counter = _counted(attached, call, training=False)
+        counter, samples = _counted(attached, call, training=True), 1
+    except Exception as error:  # the user's code without what it gets in training may raise anything
+        samples = 2 if "more than 1 value per channel" in str(error) else 1  # batch norm's, of a single pixel
+        try:
+            twice = call if samples == 1 else tree_map_only(Tensor, lambda one: torch.cat([one, one]), call)
+            counter = _counted(attached, twice, training=samples == 2)
+        except Exception:
+            counter, samples = _counted(attached, call, training=False), 1
     counter.parts.pop("classifier")
-    return counter.parts, counter.operations
+    one, every = (
+        {name: -(-size // samples) for name, size in of.items()} for of in (counter.parts, counter.operations)
+    )
+    return one, every
 
 
 def _counted(attached, call: inputs.Call, training: bool) -> _Counter:
-    model = attached.model
+    model, trains = attached.model, attached.batch_norm == "train"
+    statistics = [buffer for buffer in model.buffers() if not buffer.is_meta]
+    former = [buffer.clone() for buffer in statistics] if training and trains else []
+    try:
+        return _count(attached, model, call, training, trains)
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(statistics, former):
+                buffer.copy_(value)
+
+
+def _count(attached, model: nn.Module, call: inputs.Call, training: bool, trains: bool) -> _Counter:
     with inputs.evaluation(model):
-        for module in model.modules():  # a batch norm keeps its input in either mode
-            module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for module in model.modules():
+            module.training = training and (trains or not isinstance(module, nn.modules.batchnorm._BatchNorm))
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counter(model, attached.classifier) as counter:
             model(*call[0], **call[1])
     return counter

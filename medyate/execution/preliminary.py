@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -35,16 +36,24 @@ def rank(
     device, on any task at hand; the order of layers carries over to other tasks.
     """
     whole(epochs, "epochs", 1)
-    model = copy.deepcopy(model).train()
-    found, heads = costs.walk(model, input_shape), heads_of(model, input_shape, classifier)
-    covered = coverage.of(model, found, heads)
-    found = tuple(layer for layer in found if layer.name in set(covered.selectable))
-    if not found:
+    if not (isinstance(learning_rate, numbers.Real) and 0 <= learning_rate < float("inf")):
+        raise InputError(f"learning_rate {learning_rate!r}; allowed: a finite number, at least 0")
+    try:
+        model = copy.deepcopy(model).train()
+    except RuntimeError as error:  # torch's, of a weight that the old weight_norm has computed
+        raise InputError(
+            f"the model cannot be copied: {str(error).splitlines()[0]}; allowed: torch.nn.utils.parametrizations."
+            "weight_norm in place of torch.nn.utils.weight_norm, or a model that has not run yet"
+        ) from error
+    layers, heads = costs.walk(model, input_shape), heads_of(model, input_shape, classifier)
+    covered = coverage.of(model, layers, heads)
+    layers = tuple(layer for layer in layers if layer.name in set(covered.selectable))
+    if not layers:
         raise InputError(f"there is no layer to rank: {covered}")
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    weights = [coverage.weight_of(model.get_submodule(layer.name)) for layer in found]
-    transposed = [layer.name for layer in found if coverage.is_transposed(model.get_submodule(layer.name))]
-    gatherer = importance.Gatherer(weights, found, transposed)
+    weights = [coverage.weight_of(model.get_submodule(layer.name)) for layer in layers]
+    transposed = [layer.name for layer in layers if coverage.is_transposed(model.get_submodule(layer.name))]
+    gatherer = importance.Gatherer(weights, layers, transposed)
     for epoch in range(epochs):
         steps = 0
         for batch in batches:
@@ -52,11 +61,11 @@ def rank(
             loss = loss_of(model, batch, loss_function)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"the loss is {float(loss)} in batch {steps + 1} of epoch {epoch + 1}; allowed: finite inputs and "
+                    f"the loss is {loss.item()} in batch {steps + 1} of epoch {epoch + 1}; allowed: finite inputs and "
                     "labels, and a learning_rate at which training does not diverge"
                 )
             loss.backward()
-            untouched = [layer.name for layer, weight in zip(found, weights) if weight.grad is None]
+            untouched = [layer.name for layer, weight in zip(layers, weights) if weight.grad is None]
             if untouched:
                 raise InputError(
                     f"layer {untouched[0]!r} gets no gradient; allowed: layers that are run in training, not under "
@@ -73,7 +82,7 @@ def rank(
     return Ranking(
         network=type(model).__name__,
         name=name,
-        layers=tuple(layer.name for layer in found),
+        layers=tuple(layer.name for layer in layers),
         lara=metrics["lara"],
         layer_rgn=metrics["layer_rgn"],
         source=f"a fine-tuning of {epochs} epochs of the model itself",

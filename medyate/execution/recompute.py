@@ -92,15 +92,15 @@ class _Step:
                 child.retain()
 
     def value(self, kept: Mapping[_Leaf, Tensor]) -> Tensor:
-        found = self.cached
-        if found is None:
-            found = self.made([child.value(kept) for child in self.children])
+        value = self.cached
+        if value is None:
+            value = self.made([child.value(kept) for child in self.children])
         self.left -= 1
         if self.left:
-            self.cached = found
+            self.cached = value
         else:
             self.cached, self.left = None, self.uses
-        return found
+        return value
 
     def made(self, inputs: list[Tensor]) -> Tensor:
         raise NotImplementedError
@@ -121,10 +121,12 @@ class _Call(_Step):
 
     def made(self, inputs: list[Tensor]) -> Tensor:
         with again_under(self.precision):
-            found = self.function(*filled(self.args, inputs), **filled(self.kwargs, inputs))
-        if found.stride() != self.layout:  # views of it count on the layout
-            found = torch.empty_strided(found.shape, self.layout, dtype=found.dtype, device=found.device).copy_(found)
-        return found
+            output = self.function(*filled(self.args, inputs), **filled(self.kwargs, inputs))
+        if output.stride() != self.layout:  # views of it count on the layout
+            output = torch.empty_strided(output.shape, self.layout, dtype=output.dtype, device=output.device).copy_(
+                output
+            )
+        return output
 
 
 class _Layer(_Step):
@@ -147,8 +149,8 @@ class _Layer(_Step):
             )
         kind = inputs[0].device.type
         with torch.autocast(kind, enabled=False):
-            found = layer.output(layer.padded(inputs[0].to(self.dtype)), self.folds)
-        return found if found.stride() == self.layout else found.contiguous()
+            output = layer.output(layer.padded(inputs[0].to(self.dtype)), self.folds)
+        return output if output.stride() == self.layout else output.contiguous()
 
 
 class _View(_Step):
@@ -442,30 +444,30 @@ class Scope(TorchFunctionMode):
 
         An operand is its own root if it has no recipe, or if keeping it takes no more bytes than its recipe's roots;
         unless the other operands' roots are all that it takes."""
-        found: list = [None] * len(operands)
+        known: list = [None] * len(operands)
         leaves: dict[_Leaf, Tensor] = {}
         open_places = []
         for place, tensor in enumerate(operands):
             key = _storage(tensor)
             if key in self.constants and not tensor.requires_grad:
-                found[place] = _Constant(tensor)
+                known[place] = _Constant(tensor)
                 continue
             source, roots, price = self.cheapest(tensor, room, leaves.values())
             if source is not None and price < _bytes(tensor):
-                found[place] = source
+                known[place] = source
                 leaves.update(roots)
             else:
                 open_places.append(place)
         for place in open_places:
-            others = [operands[other] for other in open_places if other != place and found[other] is None]
+            others = [operands[other] for other in open_places if other != place and known[other] is None]
             others += [root for leaf, root in leaves.items()]
             source, roots, price = self.cheapest(operands[place], room, others)
             if source is None or price or len(open_places) == 1:
                 source = _Leaf()
                 roots = {source: operands[place]}
-            found[place] = source
+            known[place] = source
             leaves.update(roots)
-        return found, leaves
+        return known, leaves
 
     def cheapest(self, tensor: Tensor, room: int, others: Iterable[Tensor] = ()):
         """(recipe, its roots, bytes that keeping these takes), the recipe None where there is none that holds.
@@ -514,12 +516,12 @@ class Scope(TorchFunctionMode):
     def _price(self, roots: Iterable[Tensor], others: Iterable[Tensor] = ()) -> int:
         """Bytes that keeping these takes beyond what is kept already, or with ``others`` anyway."""
         there = {_storage(other) for other in others}
-        found = {}
+        bytes_of = {}
         for root in roots:
             key = _storage(root)
             if key not in self.held and key not in self.constants and key not in there:
-                found[key] = _bytes(root)
-        return sum(found.values())
+                bytes_of[key] = _bytes(root)
+        return sum(bytes_of.values())
 
     def kept(self, part: str, *operands: Tensor | None, always: bool = False, shared: bool = False) -> Kept | None:
         """How to keep what a function needs; None if no recipe is worth it and torch may as well do it.

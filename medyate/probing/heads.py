@@ -80,8 +80,8 @@ def find(model: nn.Module, input_shape: inputs.Shapes) -> tuple[str, ...]:
         if isinstance(error, InputError):
             raise
         output, data, parameters = _for_real(model, input_shape)
-    found = _nearest(inputs.tensors(output), parameters, {id(tensor) for tensor in _leaves(data)})
-    names = _named(model, found)
+    nearest = _nearest(inputs.tensors(output), parameters, {id(tensor) for tensor in _leaves(data)})
+    names = _named(model, nearest)
     if not names:
         raise InputError("the model's head cannot be told from its output; say which with classifier=NAME")
     return names
@@ -150,7 +150,7 @@ def _nearest(outputs: Iterable[Tensor], parameters: Mapping[int, str], data: set
             takes = node.name().startswith(_PRODUCTS) and any(child is None for child, _ in node.next_functions)
             seen[node] = takes or node.name().startswith("Embedding") or any(seen[child] for child in inner)
             below[node] = frozenset().union(*(below[child] for child in inner if not seen[child]))
-    found: set[str] = set()
+    nearest: set[str] = set()
     visited, queue = set(), [root for root in roots if seen[root]]
     while queue:
         node = queue.pop()
@@ -158,19 +158,19 @@ def _nearest(outputs: Iterable[Tensor], parameters: Mapping[int, str], data: set
             continue
         visited.add(node)
         if any(variable.dim() > 1 for variable in below[node]):
-            found |= {parameters[id(variable)] for variable in below[node]}
+            nearest |= {parameters[id(variable)] for variable in below[node]}
         else:
             queue += [child for child in children(node) if seen[child]]
-    return found
+    return nearest
 
 
-def _named(model: nn.Module, found: set[str]) -> tuple[str, ...]:
+def _named(model: nn.Module, parameters: set[str]) -> tuple[str, ...]:
     """Parameters' names -> the modules that hold no other matrix, in the model's order."""
     matrices = [name for name, tensor in model.named_parameters(remove_duplicate=False) if tensor.dim() > 1]
     names = []
     for matrix in matrices:
-        if matrix in found:
+        if matrix in parameters:
             owner = matrix.rpartition(".")[0].partition(".parametrizations")[0]
-            alone = owner and all(name in found for name in matrices if name.startswith(f"{owner}."))
+            alone = owner and all(name in parameters for name in matrices if name.startswith(f"{owner}."))
             names.append(owner if alone else matrix)
     return tuple(dict.fromkeys(names))

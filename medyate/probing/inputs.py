@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -180,15 +181,15 @@ def logits(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if found is None and isinstance(output, (tuple, list)) and output:
-        found = output[0]
-    if not isinstance(found, Tensor):
+    scores = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if scores is None and isinstance(output, (tuple, list)) and output:
+        scores = output[0]
+    if not isinstance(scores, Tensor):
         raise InputError(
             f"the model gives a {type(output).__name__} without logits; allowed: a tensor, a tuple that begins with "
             "one, an output with 'logits', or a loss_function that takes what the model gives"
         )
-    return found
+    return scores
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -226,7 +227,53 @@ def loss_of(model: nn.Module, batch: Any, loss_function: Callable[..., Tensor] |
     """
     device = next(model.parameters()).device
     (given, named), labels = moved(split(batch), device)
-    output = model(*given, **named)
-    if loss_function is None:
-        return nn.functional.cross_entropy(logits(output), labels)
-    return loss_function(output, labels)
+    try:
+        output = model(*given, **named)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if reason := _no_input(model, given, named, error):
+            raise InputError(reason) from error
+        raise
+    if loss_function is not None:
+        return loss_function(output, labels)
+    scores = logits(output)
+    try:
+        return nn.functional.cross_entropy(scores, labels)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise InputError(
+            f"the labels are {_told(labels)} where the logits are {_told(scores)}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}; allowed: int64 numbers of classes from 0 to "
+            f"{scores.shape[1] - 1 if scores.dim() > 1 else 0}, one a sample, or a loss_function of one's own"
+        ) from error
+
+
+def _told(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    span = (
+        f" from {value.min().item()} to {value.max().item()}" if value.numel() and not value.is_floating_point() else ""
+    )
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}{span}"
+
+
+def _no_input(model: nn.Module, given: tuple, named: Mapping[str, Any], error: Exception) -> str | None:
+    """Why a batch is none for the model; None where the model's own code is at fault."""
+    if "more than 1 value per channel" in str(error):  # torch's of batch norm, with one pixel of one sample
+        return (
+            "a batch of one sample leaves batch norm in training a single value a channel; allowed: batches of at "
+            "least 2 samples (drop_last=True), or a larger input"
+        )
+    try:
+        inspect.signature(model.forward).bind(*given, **named)
+    except TypeError as wrong:
+        names = ", ".join(inspect.signature(model.forward).parameters)
+        return (
+            f"the batch gives {len(given)} arguments in order and {', '.join(map(repr, named)) or 'none'} by name, "
+            f"where the model takes {names}: {wrong}; allowed: {BATCHES}"
+        )
+    leaves = tree_leaves((given, dict(named)))
+    kinds = [type(leaf) for leaf in leaves]
+    if other := next((kind.__name__ for kind in kinds if kind.__module__ == "numpy"), None):
+        return f"a batch holds a numpy {other}; allowed: tensors"
+    if any(isinstance(leaf, Tensor) and leaf.dtype == torch.uint8 for leaf in leaves):
+        return "a batch holds inputs of uint8; allowed: floating-point numbers, as the model's own weights"
+    return None

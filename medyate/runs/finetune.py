@@ -404,6 +404,11 @@ class Tuning(_Loop):
             if state["state"]:  # of plain SGD there is none, and another execution may list other parameters
                 place = {id(parameter): number for number, parameter in enumerate(self.subnet.parameters())}
                 active = [place[id(parameter)] for parameter in self.subnet.attached.active()]
+                if len(active) != len(theirs["params"]):
+                    raise InputError(
+                        f"{str(self.checkpoint)!r} knows {len(theirs['params'])} parameters that are trained, where there "
+                        f"are {len(active)}; allowed: a checkpoint of this version; remove it to begin anew"
+                    )
                 number = dict(zip(theirs["params"], active, strict=True))
                 values = {number[key]: value for key, value in state["state"].items()}
             state = {"state": values, "param_groups": [theirs | {"params": ours["params"]}]}

@@ -40,15 +40,15 @@ class Step:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BeyondBudget)  # what is held beyond the budget is what is asked for here
             self.subnet = subnet_of(config, self.model)
-        needed = channels is None and self.subnet.selector.needs_whole_gradient
-        whole = self.subnet.channel_norms_of([self._batch(config.batch_size)]) if needed else None
-        self.optimizer = torch.optim.SGD(self.subnet.parameters(), lr=0.0)
-        if channels is None:
-            self.selection = self.subnet.next_epoch(self.optimizer, whole)
-        else:
-            self.selection = Selection({name: tuple(chosen) for name, chosen in channels.items()})
-            self.subnet.attached.select(self.selection.channels)
-            self.subnet.attached.refresh(self.optimizer)
+            needed = channels is None and self.subnet.selector.needs_whole_gradient
+            whole = self.subnet.channel_norms_of([self._batch(config.batch_size)]) if needed else None
+            self.optimizer = torch.optim.SGD(self.subnet.parameters(), lr=0.0)
+            if channels is None:
+                self.selection = self.subnet.next_epoch(self.optimizer, whole)
+            else:
+                self.selection = Selection({name: tuple(chosen) for name, chosen in channels.items()})
+                self.subnet.attached.select(self.selection.channels)
+                self.subnet.attached.refresh(self.optimizer)
 
     def _batch(self, size: int) -> tuple[Tensor, Tensor]:
         shape, source = self.config.input_shape, torch.Generator().manual_seed(self.config.seed)

@@ -157,14 +157,14 @@ def _write(source, recipe: Recipe, check, progress, place: Path) -> None:
     shapes, digests, peaks, bad, done = [], {}, [], [], 0
     for split, samples, view in (("train", train, kept), ("test", test, evaluated)):
         with (place / f"{split}.u8").open("wb") as file:
-            for sample, found in zip(samples, _in_order(view, samples), strict=True):
+            for sample, outcome in zip(samples, _in_order(view, samples), strict=True):
                 done += 1
                 if progress is not None:
                     progress(done, len(train) + len(test))
-                if isinstance(found, InputError):
-                    bad.append(found)
+                if isinstance(outcome, InputError):
+                    bad.append(outcome)
                     continue
-                pixels, digest, peak = found
+                pixels, digest, peak = outcome
                 file.write(np.ascontiguousarray(pixels))
                 digests.setdefault(digest, []).append((split, sample))
                 if split == "train":

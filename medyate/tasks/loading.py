@@ -35,7 +35,7 @@ def load(
     if task.kind == "text":
         return _texts(task)
     recipe = cache.Recipe(resolution, round(KEPT_RESOLUTIONS * resolution), task.resize)
-    decoded = cache.decoded(task.source, recipe, lambda found: _check(task, found), progress)
+    decoded = cache.decoded(task.source, recipe, lambda contents: _check(task, contents), progress)
     return ImageData(
         name=task.name,
         classes=list(decoded.classes),
@@ -50,21 +50,21 @@ def load(
 
 def _texts(task: Task) -> TextData:
     task.source.digest()  # verifies the files
-    found = task.source.read()
-    _check(task, found)
+    contents = task.source.read()
+    _check(task, contents)
 
     def split(rows) -> TextSplit:
         return TextSplit(torch.tensor([label for _, label in rows]), [texts for texts, _ in rows])
 
-    return TextData(task.name, list(found.classes), LENGTH, split(found.train), split(found.test))
+    return TextData(task.name, list(contents.classes), LENGTH, split(contents.train), split(contents.test))
 
 
-def _check(task: Task, found) -> None:
+def _check(task: Task, contents) -> None:
     """Whether classes and splits have the sizes that the task is known to have."""
     for what, have, allowed in (
-        ("classes", len(found.classes), task.classes),
-        ("training examples", len(found.train), task.train_size),
-        ("test examples", len(found.test), task.test_size),
+        ("classes", len(contents.classes), task.classes),
+        ("training examples", len(contents.train), task.train_size),
+        ("test examples", len(contents.test), task.test_size),
     ):
         if have == 0 or allowed not in (None, have):
             raise InputError(

@@ -77,10 +77,10 @@ class OfficialSource:
         files: Files = {}
         for name, place in self._verified().items():
             if place.is_dir() or place.name.endswith(ARCHIVE_SUFFIXES):
-                found = tree(place)
+                readers = tree(place)
                 # CUB's archive has a file beside its one folder.
-                top = top_folder((path for path in found if "/" in path), TOPS.__contains__)
-                files |= {path.removeprefix(top): read for path, read in found.items() if path.startswith(top)}
+                top = top_folder((path for path in readers if "/" in path), TOPS.__contains__)
+                files |= {path.removeprefix(top): read for path, read in readers.items() if path.startswith(top)}
             else:
                 files[name] = place.read_bytes
         return self.parse(files)
@@ -103,8 +103,8 @@ def verify(file: RemoteFile, place: Path) -> None:
     if not file.sha256:
         if place.stat().st_size != file.size_bytes:
             raise InputError(f"{str(place)!r} is damaged: {place.stat().st_size:,} bytes; allowed: {file.size_bytes:,}")
-    elif not (found := file_digest(place)).startswith(file.sha256):
-        raise InputError(f"{str(place)!r} is damaged: SHA-256 {found}; allowed: {file.sha256}")
+    elif not (digest := file_digest(place)).startswith(file.sha256):
+        raise InputError(f"{str(place)!r} is damaged: SHA-256 {digest}; allowed: {file.sha256}")
 
 
 def _read(files: Files, name: str) -> bytes:
@@ -171,16 +171,16 @@ def cifar(classes: int) -> Callable[[Files], Samples]:
         test = ["test_batch"] if ten else ["test"]
 
         def samples(batches: list[str]) -> list[Sample]:
-            found = []
+            listed = []
             for name in batches:
                 images, labels = batch(_read(files, name + suffix), name, ten)
                 if len(images) == 0 or not 0 <= labels.min() <= labels.max() < classes:
                     raise InputError(f"{name + suffix!r} is empty or has labels beyond {classes}")
-                found += (
+                listed += (
                     Sample(f"{name}/{index}", int(label), lambda image=image: image)
                     for index, (image, label) in enumerate(zip(images, labels, strict=True))
                 )
-            return found
+            return listed
 
         return Samples(names, samples(train), samples(test))
 
@@ -243,14 +243,14 @@ def flowers(files: Files) -> Samples:
     splits = {key: _matrix(files, "setid.mat", key) for key in ("trnid", "valid", "tstid")}
 
     def samples(*keys: str) -> list[Sample]:
-        found = []
+        listed = []
         for number in (int(number) for key in keys for number in splits[key]):
             if not 1 <= number <= len(labels):
                 raise InputError(f"'setid.mat' names image {number}; allowed: 1 to {len(labels)}")
             name = f"jpg/image_{number:05d}.jpg"
             label = _label(int(labels[number - 1]), count, name)
-            found.append(Sample(name, label, _reader(files, name)))
-        return found
+            listed.append(Sample(name, label, _reader(files, name)))
+        return listed
 
     train, test = samples("trnid", "valid"), samples("tstid")
     _distinct(train, test)
@@ -277,13 +277,13 @@ def food(files: Files) -> Samples:
     label = {name: index for index, name in enumerate(classes)}
 
     def samples(split: str) -> list[Sample]:
-        found = []
+        listed = []
         for line in filter(None, _lines(files, f"meta/{split}.txt")):
             group = line.partition("/")[0]
             if group not in label:
                 raise InputError(f"'meta/{split}.txt' names {line!r}, of no class in 'classes.txt'")
-            found.append(Sample(line, label[group], _reader(files, f"images/{line}.jpg")))
-        return found
+            listed.append(Sample(line, label[group], _reader(files, f"images/{line}.jpg")))
+        return listed
 
     train, test = samples("train"), samples("test")
     _distinct(train, test)
@@ -297,15 +297,15 @@ def pets(files: Files) -> Samples:
     """Oxford-IIIT Pets: official trainval and test images, 37 breeds."""
 
     def rows(split: str) -> list[tuple[str, int]]:
-        found = []
+        images = []
         for line in filter(None, _lines(files, f"annotations/{split}.txt")):
             if line.startswith("#"):
                 continue
             name, *numbers = line.split()
             if len(numbers) != 3:
                 raise InputError(f"'annotations/{split}.txt': {line!r} has no three numbers")
-            found.append((name, _label(numbers[0], 37, f"image {name!r}")))
-        return found
+            images.append((name, _label(numbers[0], 37, f"image {name!r}")))
+        return images
 
     splits = rows("trainval"), rows("test")
     breeds: dict[int, str] = {}

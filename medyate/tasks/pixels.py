@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 
 ORIENTATION = 0x0112  # EXIF's tag
-BITS_PER_SAMPLE = 258  # TIFF's
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's
 
 
 class Picture(NamedTuple):
@@ -32,8 +32,9 @@ def decode(content: bytes, name: str) -> Picture:
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))  # gone once it is loaded
             image.load()
-            return _rgb(image, name)
+            return _rgb(image, name, deep)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -43,17 +44,23 @@ def decode(content: bytes, name: str) -> Picture:
     raise InputError(f"{name!r} is not a readable image: {reason}")
 
 
-def _rgb(image, name: str) -> Picture:
+def _rgb(image, name: str, deep: bool) -> Picture:
+    """``deep``: the file has more than 8 bits a colour, of which Pillow has kept the upper 8."""
     from PIL import Image
 
     upright = _orientation(image)
     levels = _range(image, name)
     if levels is None:
+        peak = float(np.asarray(image)[..., :3].max()) / 255 if deep and image.mode in ("RGB", "RGBA", "RGBX") else None
         if image.mode == "La":  # Pillow has no way from it to RGBA
             image = image.convert("LA")
-        picture = Picture(_on_white(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB"))
+        picture = Picture(
+            _on_white(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB"), peak
+        )
     else:
         values = np.asarray(image).astype(np.int64)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is zero, which Pillow turns for 8 bits alone
+            values = levels - values
         grey = np.rint(values * (255 / levels)).astype(np.uint8)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
@@ -77,8 +84,12 @@ def _range(image, name: str) -> int | None:
         return 65_535
     if image.mode in ("I", "F"):
         kind = {"I": "32-bit integers", "F": "floating-point numbers"}[image.mode]
+        tags = getattr(image, "tag_v2", {})
+        if image.mode == "I" and tags.get(SAMPLE_FORMAT, (1,))[0] == 2 and tags.get(BITS_PER_SAMPLE, (32,))[0] == 16:
+            kind = "signed 16-bit integers"
         raise InputError(
-            f"{name!r} has pixels of mode {image.mode!r}, {kind}, whose range is not known; allowed: 8 or 16 bits"
+            f"{name!r} has pixels of mode {image.mode!r}, {kind}, whose range is not known; allowed: 8 or 16 bits "
+            "without a sign"
         )
     return None
 

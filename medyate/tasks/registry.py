@@ -269,8 +269,8 @@ def _place(scheme: str, path: str) -> Path:
 
 def find(name: str) -> Path | None:
     """``NAME/`` or an archive of that name in the data folders, else None."""
-    found = (files.find(name + suffix) for suffix in ("", *ARCHIVES))
-    return next((place for place in found if place is not None), None)
+    places = (files.find(name + suffix) for suffix in ("", *ARCHIVES))
+    return next((place for place in places if place is not None), None)
 
 
 def short(name: str) -> str:

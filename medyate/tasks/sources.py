@@ -47,21 +47,22 @@ class Samples(NamedTuple):
 
 def _roles(name: str) -> tuple[set[str], tuple[str, ...]]:
     """The roles that the words of a folder's name speak of, and the words that say something else."""
-    found, others = set(), []
+    named_roles, others = set(), []
+    name = re.sub(r"hold[-_ ]?out", "holdout", name, flags=re.IGNORECASE)
     words = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name))
     for word in map(str.casefold, words):
         short = re.sub(r"(.)(sets?|data|images|imgs)$", r"\1", word)
         named = {role for role, words in ROLES.items() if word in words or short in words}
-        found |= named
+        named_roles |= named
         if not named and word not in _FILLERS:
             others.append(word)
-    return found, tuple(others)
+    return named_roles, tuple(others)
 
 
 def role(name: str) -> str | None:
     """Which of :data:`ROLES` a folder has by its name, as ``Training`` or ``test_set``; else None."""
-    found, others = _roles(name)
-    return found.pop() if len(found) == 1 and not others else None
+    own, others = _roles(name)
+    return own.pop() if len(own) == 1 and not others else None
 
 
 def _only_split(names: list[str]) -> Callable[[str], bool]:
@@ -145,29 +146,32 @@ class FolderSource:
             if slash:
                 inside.setdefault(top, []).append(rest)
         roles, others = self._splits(list(inside))
-        found = [name for names in roles.values() for name in names]
-        if not found:
+        split_names = [name for names in roles.values() for name in names]
+        if not split_names:
+            self._check_classes(inside)
             return _Layout("", None)
         flat = {name for name, rests in inside.items() if not any("/" in rest for rest in rests)}
         if others:
             # Without folders inside it is no split for training, but a class that is called like one.
-            if found == roles["train"] and flat.issuperset(found):
-                warnings.warn(f"task {self.name!r}: the folders {_list(found)} are taken as classes", stacklevel=3)
+            if split_names == roles["train"] and flat.issuperset(split_names):
+                warnings.warn(
+                    f"task {self.name!r}: the folders {_list(split_names)} are taken as classes", stacklevel=3
+                )
                 return _Layout("", None)
             raise InputError(
-                f"{str(self.path)!r}: are {_list(found)} splits or classes, beside {_list(others)}? "
+                f"{str(self.path)!r}: are {_list(split_names)} splits or classes, beside {_list(others)}? "
                 f"allowed: train/CLASS and test/CLASS alone, or classes alone; rename or move the others"
             )
         for name, folders in roles.items():
             if len(folders) > 1:
                 raise InputError(f"{str(self.path)!r} has several {name} folders: {_list(folders)}; allowed: one")
         if not roles["train"]:
-            raise InputError(f"{str(self.path)!r} has {_list(found)}, but no train/CLASS")
+            raise InputError(f"{str(self.path)!r} has {_list(split_names)}, but no train/CLASS")
         (train,) = roles["train"]
         # A test part without labels is of no use; it is often published beside one for validation.
         usable = [name for name in (*roles["test"], *roles["validation"]) if name not in flat] or roles["test"]
         test = next(iter([*usable, *roles["validation"]]), None)
-        left_out = {name: len(inside[name]) for name in found if name not in (train, test)}
+        left_out = {name: len(inside[name]) for name in split_names if name not in (train, test)}
         if stray := sum("/" not in name for name in images):
             left_out["images in no folder"] = stray
         if left_out or train != "train" or test not in ("test", *ROLES["validation"][:3]):
@@ -175,6 +179,24 @@ class FolderSource:
             ignored = "".join(f"; {name!r} is not used ({count:,} images)" for name, count in left_out.items())
             warnings.warn(f"task {self.name!r}: trained on {train!r}, tested on {used}{ignored}", stacklevel=3)
         return _Layout(f"{train}/", None if test is None else f"{test}/")
+
+    def _check_classes(self, inside: dict[str, list[str]]) -> None:
+        """Refuse splits within the classes, CLASS/train beside CLASS/test; tell of other folders within them."""
+        deeper = [
+            f"{name}/{rest.rpartition('/')[0]}" for name, rests in inside.items() for rest in rests if "/" in rest
+        ]
+        if not deeper:
+            return
+        if {"train"} < {role(folder.split("/")[1]) for folder in deeper} - {None}:
+            raise InputError(
+                f"{str(self.path)!r} has splits within its classes, such as {_list(sorted(set(deeper))[:2])}; allowed: "
+                "train/CLASS and test/CLASS, or CLASS alone"
+            )
+        warnings.warn(
+            f"task {self.name!r}: the classes are {_list(sorted(inside))}; folders within them, such as "
+            f"{sorted(set(deeper))[0]!r}, count as theirs",
+            stacklevel=4,
+        )
 
     def _splits(self, folders: list[str]) -> tuple[dict[str, list[str]], list[str]]:
         """The folders that are splits, by role, and the others."""
@@ -221,9 +243,9 @@ class FolderSource:
         if self.path.is_dir():
             for group in set(archives.folders(self.path, top + prefix)) - set(groups) - set(known or ()):
                 others.setdefault(group, [])
-        for group, found in sorted(others.items()):
+        for group, file_names in sorted(others.items()):
             if group not in groups:
-                example = f", but {found[0]!r}" if found else ""
+                example = f", but {file_names[0]!r}" if file_names else ""
                 raise InputError(
                     f"class {group!r} in {str(self.path)!r} has no images{example}; allowed: {' '.join(IMAGE_SUFFIXES)}"
                 )

@@ -89,12 +89,12 @@ class TextSource:
 
 def is_text(path: Path) -> bool:
     """Whether a folder or archive holds tables and no images (which may have a table of their labels beside them)."""
-    found = False
+    is_named = False
     for name in names(path):
         if name.lower().endswith(IMAGE_SUFFIXES):
             return False
-        found = found or _split_of(name) is not None
-    return found
+        is_named = is_named or _split_of(name) is not None
+    return is_named
 
 
 def _format(name: str) -> tuple[str, str] | None:
@@ -178,8 +178,10 @@ def read_table(name: str, content: bytes) -> list[Row]:
         read = {".tsv": _tsv, ".csv": _csv}.get(suffix, _json)
         header, lines = read(name, text)
     header = [str(column).strip() for column in header]
-    if twice := sorted({column for column in header if column and header.count(column) > 1}):
-        raise InputError(f"{name!r} has the column {twice[0]!r} {header.count(twice[0])} times; allowed: once")
+    plain = [column.casefold() for column in header]
+    if twice := [column for column, one in zip(header, plain) if column and plain.count(one) > 1]:
+        times = plain.count(twice[0].casefold())
+        raise InputError(f"{name!r} has the column {twice[0]!r} {times} times; allowed: once, in capitals or not")
     lines = list(lines)
     places = [place for place, column in enumerate(header) if not _is_no_column(name, column, place, lines)]
     columns = [place for place in places if header[place].lower() not in (*IGNORED, "label")]
@@ -342,18 +344,23 @@ def _labelled(name: str, classes: tuple[str, ...], train: list[Row], dev: list[R
     for split, rows in (("train", train), ("dev", dev)):
         if not rows:
             raise InputError(f"the {split!r} table has no rows")
-    found = {row.label for row in train}
+    labels = {row.label for row in train}
+    truths = sorted(label for label in labels if label.casefold() in ("true", "false"))
+    if truths and (numbers := sorted(labels & {"0", "1"})):
+        raise InputError(
+            f"labels {', '.join(truths)} beside {', '.join(numbers)} may be the same; allowed: one way of writing it"
+        )
     if not classes:
-        numbers = {label for label in found if re.fullmatch(r"[+-]?[0-9]+", label)}
-        if numbers and (missing := {label for label in found - numbers if label.lower() in MISSING}):
-            if found - numbers == missing:
+        numbers = {label for label in labels if re.fullmatch(r"[+-]?[0-9]+", label)}
+        if numbers and (missing := {label for label in labels - numbers if label.lower() in MISSING}):
+            if labels - numbers == missing:
                 raise InputError(f"label {missing.pop()!r} beside numbers: the label is missing; leave its rows out")
-        if numbers == found:
-            if len(set(map(int, found))) < len(found):
-                raise InputError(f"labels that are one number: {', '.join(sorted(found, key=int))}; write it one way")
-            classes = tuple(sorted(found, key=int))
+        if numbers == labels:
+            if len(set(map(int, labels))) < len(labels):
+                raise InputError(f"labels that are one number: {', '.join(sorted(labels, key=int))}; write it one way")
+            classes = tuple(sorted(labels, key=int))
         else:
-            classes = tuple(sorted(found))
+            classes = tuple(sorted(labels))
         index = {name: number for number, name in enumerate(classes)}
     else:
         index = {str(number): number for number in range(len(classes))}

@@ -31,12 +31,12 @@ def load(file: files.RemoteFile, length: int):
     tokenizers = encoders.package("tokenizers")
     path = files.fetch(file)
     if path.suffix == ".txt":
-        found = _word_pieces(tokenizers, path)
+        tokenizer = _word_pieces(tokenizers, path)
     else:
-        found = tokenizers.Tokenizer.from_file(str(path))
-    found.no_padding()
-    found.enable_truncation(length, strategy="longest_first")
-    return found
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length, strategy="longest_first")
+    return tokenizer
 
 
 def _word_pieces(tokenizers, vocabulary: Path):
@@ -116,7 +116,7 @@ def encode(data: TextData, network, length: int) -> TokenData:
     tokenizer = load(network.tokenizer, length)
 
     def split(part: TextSplit) -> TokenSplit:
-        found = tokenizer.encode_batch([texts if len(texts) == 2 else texts[0] for texts in part.texts])
-        return TokenSplit(part.labels, [torch.tensor(one.ids, dtype=torch.int32) for one in found])
+        encodings = tokenizer.encode_batch([texts if len(texts) == 2 else texts[0] for texts in part.texts])
+        return TokenSplit(part.labels, [torch.tensor(one.ids, dtype=torch.int32) for one in encodings])
 
     return TokenData(data.name, data.classes, length, network.architecture.pad, split(data.train), split(data.test))

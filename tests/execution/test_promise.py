@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 import medyate
 from medyate.execution.promise import BeyondBudget
+from medyate.ranking import Ranking
+from medyate.selection import Selection
 from medyate.strategies import UNIFORM, Strategy
 from medyate.subnet import Subnet
 
@@ -89,15 +91,16 @@ def held(model, subnet) -> int:
     return medyate.measure(model, model[-1], optimizer, images, torch.tensor([1])).total_bytes
 
 
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_budget_that_counts_everything_bounds_everything(kind):
+def test_a_budget_that_counts_everything_bounds_everything(kind, batch_norm):
+    options = {"count": "everything", "batch_norm": batch_norm}
+    budget = {"frozen": 6000, "train": 9000}[batch_norm]
     for seed in range(3):
         model = made(kind)
-        with Subnet(
-            model, 6000, ANY, input_shape=SHAPE, classifier=_head(model), count="everything", seed=seed
-        ) as subnet:
+        with Subnet(model, budget, ANY, input_shape=SHAPE, classifier=_head(model), seed=seed, **options) as subnet:
             subnet.next_epoch()
-            assert 0 < held(model, subnet) <= 4 * 6000
+            assert 0 < held(model, subnet) <= 4 * budget
 
 
 def _head(model: nn.Module) -> str:
@@ -121,6 +124,29 @@ def test_what_is_kept_beyond_the_budget_is_told_with_bytes_and_what_helps():
         subnet = Subnet(model, 400, ANY, input_shape=SHAPE, classifier=_head(model), recompute="layers")
     subnet.next_epoch()
     assert less == held(model, subnet) < kept
+
+
+def test_a_later_selection_that_begins_further_forward_is_told_once(monkeypatch):
+    """What train-mode batch norm keeps begins with the first selected layer, which changes from epoch to epoch."""
+    model = _net(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3))
+    names = [layer.name for layer in medyate.layers(model, SHAPE)]
+    values = tuple(float(place) for place in range(len(names)))
+    last = Ranking("net", "last first", tuple(names), values, values)
+    strategy = Strategy("One", "of the last layer", UNIFORM, order="lara")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BeyondBudget)
+        subnet = Subnet(model, 450, strategy, ranking=last, k=1, input_shape=SHAPE, batch_norm="train")
+        assert set(subnet.next_epoch().channels) == {names[-1]}
+    chosen = Selection({names[0]: (0,)})
+    monkeypatch.setattr(subnet.selector, "select", lambda norms: chosen)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    with pytest.warns(BeyondBudget, match="silu 3,200") as told:
+        subnet.next_epoch()
+        subnet.next_epoch()
+    assert len(told) == 1 and told[0].filename == __file__
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    kept = int(re.search(r"keeps ([\d,]+) bytes", str(told[0].message))[1].replace(",", ""))
+    assert kept == held(model, subnet)
 
 
 def test_no_word_where_the_budget_covers_what_is_kept():

@@ -1,6 +1,8 @@
 """Images of every kind as 8-bit RGB: the values that the file means, upright, on white."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -37,6 +39,34 @@ def test_16_bits_are_scaled_by_their_range(suffix):
 def test_16_bits_of_the_other_byte_order():
     big = Image.frombytes("I;16B", (9, 7), np.rint(RAMP * 65_535).astype(">u2").tobytes())
     assert np.abs(grey(stored(big, "tif")).astype(int) - 255 * RAMP).max() <= 1
+
+
+def test_a_tiff_whose_white_is_zero_is_no_negative():
+    negative = Image.fromarray(np.rint((1 - RAMP) * 65_535).astype(np.uint16))
+    assert np.abs(grey(stored(negative, "tif", tiffinfo={262: 0})).astype(int) - 255 * RAMP).max() <= 1
+
+
+def png_of_16_bits(values):
+    """A PNG of (H, W, 3) colours of 16 bits, which Pillow does not write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_colours_of_more_than_8_bits_say_how_much_of_their_range_they_use(bits):
+    values = np.rint(np.stack([RAMP, RAMP / 2, RAMP / 3], -1) * ((1 << bits) - 1)).astype(np.uint16)
+    picture = decode(png_of_16_bits(values), "it")
+    assert (np.asarray(picture.image) == values >> 8).all()
+    assert picture.peak == pytest.approx(((1 << bits) - 1 >> 8) / 255)
+    assert decode(stored(Image.fromarray((values >> 8).astype(np.uint8))), "it").peak is None
 
 
 def pgm(bits):

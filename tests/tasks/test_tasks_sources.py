@@ -510,6 +510,7 @@ def test_a_class_that_is_called_train(tmp_path):
         (["test/cat/1", "test/dog/1"], "has 'test', but no train/CLASS"),
         (["test/cat/1", "val/dog/1"], "has 'test', 'val', but no train/CLASS"),
         (["cat_train/1", "cat_test/1", "dog_train/1", "dog_test/1"], "splits of several names"),
+        (["cat/train/1", "cat/test/1", "dog/train/1", "dog/val/1"], "splits within its classes, such as 'cat/test'"),
     ],
 )
 def test_layouts_that_may_be_meant_in_two_ways_are_refused(photos, words, tmp_path):
@@ -517,6 +518,24 @@ def test_layouts_that_may_be_meant_in_two_ways_are_refused(photos, words, tmp_pa
     with pytest.raises(InputError, match=words) as caught:
         load(path)
     assert "allowed" in str(caught.value) or "no train/CLASS" in str(caught.value)
+
+
+def test_folders_within_classes_are_told(tmp_path):
+    photos = {f"{name}/{n}.png": png(n + 10 * i) for i, name in enumerate(("pet/cat", "tree/oak")) for n in range(2)}
+    with pytest.warns(UserWarning, match="the classes are 'pet', 'tree'; folders within them, such as 'pet/cat'"):
+        assert load(as_folder(tmp_path / "x", photos)).classes == ["pet", "tree"]
+
+
+@pytest.mark.parametrize("name", ["hold-out", "Hold_Out", "holdout set"])
+def test_a_hold_out_is_a_part_for_validation(name, tmp_path):
+    photos = {
+        f"{part}/{group}/{n}.png": png(n + 10 * i + 100 * j)
+        for j, part in enumerate(("train", name))
+        for i, group in enumerate("ab")
+        for n in range(2)
+    }
+    with pytest.warns(UserWarning, match="tested on"):
+        assert len(load(as_folder(tmp_path / "x", photos)).test) == 4
 
 
 def test_names_that_only_sound_like_splits_are_classes(tmp_path):

@@ -398,12 +398,20 @@ def test_the_rows_for_the_test_do_not_go_round(tmp_path):
         ([1, 1, 1], "one label only: 1"),
         ([1, 1, 2], "label '2' in 't.tsv' has one row; allowed: at least 2"),
         ([1, 1, 0, 0, "nan", "nan"], "label 'nan' beside numbers"),
+        (["True", 1, "False", 0] * 2, "labels False, True beside 0, 1 may be the same"),
         ([1, 1, "01", "01"], "labels that are one number: 1, 01|labels that are one number: 01, 1"),
     ],
 )
 def test_labels_that_make_no_task(labels, words, tmp_path):
     with pytest.raises(InputError, match=words):
         tasks.load(f"tsv:{table(tmp_path, labels)}")
+
+
+def test_columns_that_differ_by_capitals_alone_are_refused(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("text\tText\tlabel\na\tb\t0\nc\td\t1\n")
+    with pytest.raises(InputError, match="the column 'text' 2 times; allowed: once, in capitals or not"):
+        tasks.load(f"tsv:{path}")
 
 
 @pytest.mark.parametrize(
