@@ -406,8 +406,8 @@ class Tuning(_Loop):
                 active = [place[id(parameter)] for parameter in self.subnet.attached.active()]
                 if len(active) != len(theirs["params"]):
                     raise InputError(
-                        f"{str(self.checkpoint)!r} knows {len(theirs['params'])} parameters that are trained, where there "
-                        f"are {len(active)}; allowed: a checkpoint of this version; remove it to begin anew"
+                        f"{str(self.checkpoint)!r} knows {len(theirs['params'])} trained parameters, where there are "
+                        f"{len(active)}; allowed: a checkpoint of this version; remove it to begin anew"
                     )
                 number = dict(zip(theirs["params"], active, strict=True))
                 values = {number[key]: value for key, value in state["state"].items()}
