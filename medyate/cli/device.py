@@ -54,21 +54,28 @@ def plan(network, resolution, board, ram, budget_mode, classes, ranking, timelin
         plans = device.plans(network, **options)
         shown = next((one for one in plans if one["strategy"] == "LaRa MeDyate"), plans[0])
     else:
-        options |= {"budget_mode": budget_mode or "device", "ram_bytes": _bytes(ram) if ram else None, "on": board}
+        options |= {
+            "budget_mode": budget_mode or "device",
+            "ram_bytes": None if ram is None else _bytes(ram),
+            "on": board,
+        }
         plans, refused = [], []
         for mode in device.MODES:
             for strategy in ("SU", "TraDy", "LaRa TraDy", "LaRa MeDyate"):
                 try:
                     plans.append(device.largest(network, strategy, mode=mode, **options))
-                except InputError as error:
+                except device.NoRoom as error:  # any other mistake is the user's, and is told
                     refused.append(error)
         if not plans:
             raise refused[-1]
+        for error in refused:
+            click.echo(f"left out: {error}", err=True)
         shown = max(plans, key=lambda one: (one["strategy"] == "LaRa MeDyate", one["budget"]))
     if as_json:
         return print_json({"plans": plans})
+    limit = "" if ram is None else f", at most {_bytes(ram):,} bytes of RAM in one block"
     table(
-        f"{plans[0]['network']} at {resolution} pixels, {classes} classes: bytes of RAM and flash",
+        f"{plans[0]['network']} at {resolution} pixels, {classes} classes{limit}: bytes of RAM and flash",
         ["tier", "budget", "strategy", "mode", "RAM", "at the peak", "flash", "boards"],
         [
             [
@@ -172,7 +179,7 @@ def train(network, task, train_images, test_images, as_json, **options):
     for row in record["epochs"]:
         click.echo(
             f"epoch {row['epoch']}: {row['channels']} channels, loss {row['train_loss']:.4f}, "
-            f"test {row['test_top1_percent']} %"
+            + ("not tested" if row["test_top1_percent"] is None else f"test {row['test_top1_percent']} %")
         )
     click.echo(
         f"{record['config']['strategy']} on {record['config']['task']}, {record['ran_on']}: "

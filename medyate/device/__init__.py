@@ -11,12 +11,13 @@ The engine, C99 without a heap, is in ``runtime/``; read ``medyate.h`` first.
 """
 
 from .exporting import export, export_network
-from .planning import BUDGET_MODES, DEVICE_STRATEGIES, MODES, PARTS, boards, largest, plan, plans, timeline
+from .planning import BUDGET_MODES, DEVICE_STRATEGIES, MODES, PARTS, NoRoom, boards, largest, plan, plans, timeline
 from .reading import refusal, sizes
 from .training import recorded, run, train
 
 __all__ = [
-    "BUDGET_MODES", "DEVICE_STRATEGIES", "MODES", "PARTS", "boards", "export", "export_network", "largest", "plan",
+    "BUDGET_MODES", "DEVICE_STRATEGIES", "MODES", "PARTS", "NoRoom", "boards", "export", "export_network", "largest",
+    "plan",
     "plans", "recorded",
     "refusal",
     "run", "sizes", "timeline",

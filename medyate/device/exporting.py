@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .. import networks
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..files import paths
 from ..ranking import Ranking
 from ..selection import Selection
@@ -65,12 +65,17 @@ def export(
     Returns the plan. Where the board does not hold it the sources are written all the same: its linker will
     refuse them. Raises :class:`InputError` before anything is written.
     """
+    check_training(
+        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+    )
+    check_folder(Path(folder))
+    on = planning.board(board)
     program = planning.program_of(
         model, strategy, budget, input_shape=input_shape, ranking=ranking, mode=mode, budget_mode=budget_mode,
         scheme=scheme, k=k,
     )  # fmt: skip
     return write(
-        program, model, Path(folder), planning.board(board), data=data, epochs=epochs, warmup_epochs=warmup_epochs,
+        program, model, Path(folder), on, data=data, epochs=epochs, warmup_epochs=warmup_epochs,
         learning_rate=learning_rate, batch_size=batch_size, seed=seed,
     )  # fmt: skip
 
@@ -96,6 +101,8 @@ def export_network(
 
     ``budget`` None is tier 1, ``ranking`` the name of a recorded one; ``classes`` those of ``data``, else 10.
     """
+    check_training(seed=seed, **training)
+    check_folder(Path(folder))
     on = planning.board(board)
     entry = planning.image_network(network)
     if classes is None:
@@ -114,6 +121,38 @@ def export_network(
     model = networks.build(entry.name, weights=weights, classes=classes, generator=torch.Generator().manual_seed(seed))
     program = planning.network_program(entry.name, strategy, budget, **options, model=model)
     return write(program, model, Path(folder), on, data=data, seed=seed, **training)
+
+
+TRAINING_OPTIONS = ("epochs", "warmup_epochs", "learning_rate", "batch_size", "seed")
+
+
+def check_training(**options) -> None:
+    """Refuse what the engine cannot train with, before weights are fetched or a file is written.
+
+    ``options`` are :data:`TRAINING_OPTIONS`; what the engine has no code for (augmentation, a boosted draw) is
+    refused by name. Raises :class:`InputError`.
+    """
+    for name in options:
+        if name not in TRAINING_OPTIONS:
+            raise InputError(f"option {name!r} is not one that a device knows; allowed: {', '.join(TRAINING_OPTIONS)}")
+    whole(options.get("epochs", 9), "epochs", 1, 10_000)  # md_main refuses a cosine of no length
+    whole(options.get("warmup_epochs", 1), "warm-up epochs", 0, 10_000)
+    whole(options.get("batch_size", 32), "batch size", 1, 65_536)
+    whole(options.get("seed", 0), "seed", 0, 2**32 - 1)
+    rate = options.get("learning_rate")
+    if rate is not None:
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if not is_number or not 0 < rate < float("inf"):
+            raise InputError(f"learning rate {rate!r} is out of range; allowed: a finite number above 0")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with somebody's own files in it: an export replaces its ``Makefile`` and ``README.md``."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "src" / "medyate.h").is_file():
+        raise InputError(
+            f"folder {str(folder)!r} is not empty and holds no export; "
+            "allowed: a new folder, an empty one, or an earlier export's, whose files are replaced"
+        )
 
 
 def rate_of(program: Program, learning_rate: float | None) -> float:
@@ -137,6 +176,10 @@ def write(
     seed: int = 0,
 ) -> Plan:
     """The folder of :func:`export`, for a program that is made already."""
+    check_training(
+        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+    )
+    check_folder(folder)
     learning_rate = rate_of(program, learning_rate)
     if data is not None and (3, data.resolution, data.resolution) != program.network.input_shape:
         raise InputError(

@@ -54,6 +54,10 @@ DEVICE_STRATEGIES = tuple(
 )
 
 
+class NoRoom(InputError):
+    """What was asked for is sound, but outgrows a board, an amount of RAM or the store."""
+
+
 # --- what is planned ----------------------------------------------------------------------------------------
 
 
@@ -295,7 +299,10 @@ def plan_of(program: Program, erase_bytes: int = ERASE_BYTES) -> Plan:
     arena = _up(max(moment.total for moment in found), 8)
     bank = _bank_bytes(program, erase_bytes)
     if bank // UNIT_BYTES > 0xFFFF:
-        raise InputError(f"a search space of {program.search_channels} channels outgrows the store; take a smaller K")
+        raise NoRoom(
+            f"a search space of {program.search_channels} channels outgrows the store ({bank:,} bytes); allowed: at "
+            f"most {0xFFFF * UNIT_BYTES:,} bytes, by a strategy, budget or network that searches fewer layers"
+        )
     tables = LAYER_BYTES * len(network.convolutions) + STAGE_BYTES * len(network.stages)
     tables += 2 * (2 * len(program.searched) + 1)
     tables += 2 * sum(len(channels) for channels in (program.fixed or {}).values())
@@ -337,7 +344,8 @@ def program_of(
     entry = strategies.get(strategy)
     if entry.name not in DEVICE_STRATEGIES:
         raise InputError(
-            f"strategy {entry.name!r} is not one that a device runs, which holds no whole gradient; "
+            f"strategy {entry.name!r} is not one that a device runs, which holds no whole gradient, boosts no draw and "
+            f"chooses anew each epoch by raw norms; "
             f"allowed: {', '.join(DEVICE_STRATEGIES)}"
         )
     choose(mode, MODES, "mode")
@@ -686,7 +694,7 @@ def largest(
 ) -> dict:
     """:func:`plan` of the largest budget that fits ``ram_bytes`` in one block, or the board ``on``.
 
-    Of SU, the largest tier. Raises :class:`InputError` where not even the cheapest channel fits.
+    Of SU, the largest tier. Raises :class:`NoRoom`, an :class:`InputError`, where not even the cheapest channel fits.
     """
     entry = image_network(network)
     if (ram_bytes is None) == (on is None):
@@ -706,6 +714,8 @@ def largest(
     def fitting(budget: int | None) -> Plan | None:
         try:
             found = plan_of(network_program(entry.name, strategy, budget, **options))
+        except NoRoom:
+            return None
         except InputError as error:
             if "below the cheapest channel" in str(error):
                 return None  # of this budget's search space
@@ -733,8 +743,8 @@ def largest(
     found = [candidate for candidate in candidates if candidate is not None]
     if not found:
         limit = f"{ram_bytes:,} bytes" if held_by is None else f"board {held_by.name!r}"
-        raise InputError(
-            f"{limit} of RAM hold no budget of {chosen.name!r} on {entry.name!r} at {resolution} pixels; "
+        raise NoRoom(
+            f"{limit} of RAM hold no budget of {chosen.name!r} on {entry.name!r} at {resolution} pixels, {mode}; "
             "give more RAM or a smaller resolution"
         )
     return as_data(entry.name, resolution, max(found, key=lambda one: one.program.budget or 0))

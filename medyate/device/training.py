@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import tasks
-from ..errors import InputError, choose
+from ..errors import InputError, choose, whole
 from ..files import paths
 from ..runs import rankings, records
 from . import exporting, planning
@@ -107,6 +107,15 @@ def train(
     used; ``folder`` keeps the export. ``ranking`` None is one that was recorded on another task.
     """
     choose(machine, MACHINES, "machine")
+    for split, count in (images or {}).items():
+        # 0 is the engine's word for all, so it would train on more than was asked for
+        whole(count, f"{choose(split, ('train', 'test'), 'split')} images", 1 if split == "train" else 0)
+    exporting.check_training(
+        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+    )
+    if folder is not None:
+        exporting.check_folder(Path(folder))
+    planning.board(board)
     data = tasks.load(task, resolution=resolution)
     name = planning.image_network(network).name
     ranking = ranking or rankings.automatic(name, task)
