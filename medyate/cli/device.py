@@ -141,8 +141,8 @@ def export(network, folder, task, budget_mode, **options):
         data = tasks.load(task, resolution=options["resolution"])
     if data is not None and options["classes"] is not None:
         raise InputError(f"classes {options['classes']!r} and a task: the task says how many; allowed: one of the two")
-    found = device.export_network(network, folder, data=data, budget_mode=budget_mode or "paper", **options)
-    click.echo(f"{folder}: {found.ram_bytes:,} bytes of RAM in one block, {found.flash_bytes:,} of flash")
+    program_plan = device.export_network(network, folder, data=data, budget_mode=budget_mode or "paper", **options)
+    click.echo(f"{folder}: {program_plan.ram_bytes:,} bytes of RAM in one block, {program_plan.flash_bytes:,} of flash")
     click.echo(f"make -C {folder} check")
 
 

@@ -391,14 +391,14 @@ def first_selection(program: Program, seed: int = 0) -> list[int]:
 
 def by_layer(program: Program, channels: Sequence[int]) -> dict[int, list[int]]:
     """Numbers in the search space -> channels by convolution."""
-    found, start = {}, 0
+    rows_of, start = {}, 0
     for number in program.searched:
         count = program.network.convolutions[number].channels
         own = [channel - start for channel in channels if start <= channel < start + count]
         if own:
-            found[number] = own
+            rows_of[number] = own
         start += count
-    return found
+    return rows_of
 
 
 def reference(
@@ -414,16 +414,16 @@ def reference(
     logits = exact(pixels)
     loss = nn.functional.cross_entropy(logits, torch.tensor(labels))
     loss.backward()
-    found = [(f"logits of image {i}", row.detach().numpy()) for i, row in enumerate(logits)]
+    tensors = [(f"logits of image {i}", row.detach().numpy()) for i, row in enumerate(logits)]
     classifier = exact.get_submodule(network.classifier)
-    found.append(("loss", loss.detach().reshape(1).numpy()))
-    found.append((network.classifier, torch.cat([classifier.weight.grad.flatten(), classifier.bias.grad]).numpy()))
+    tensors.append(("loss", loss.detach().reshape(1).numpy()))
+    tensors.append((network.classifier, torch.cat([classifier.weight.grad.flatten(), classifier.bias.grad]).numpy()))
     for number, own in by_layer(program, channels).items():
         c = network.convolutions[number]
         gradient = exact.get_submodule(c.name).weight.grad
         rows = gradient[own] if c.depthwise else gradient.transpose(0, 1)[own]
-        found.append((c.name, rows.flatten(1).numpy()))
-    return found
+        tensors.append((c.name, rows.flatten(1).numpy()))
+    return tensors
 
 
 def _write_reference(path: Path, program: Program, model: nn.Module, data, seed: int) -> None:

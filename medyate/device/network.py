@@ -287,28 +287,30 @@ def describe(model: nn.Module, input_shape: Sequence[int] = (3, 128, 128)) -> Ne
     if not units:
         raise InputError(f"the model has no convolution; allowed: {ALLOWED}")
     channels, height, width = input_shape
-    found = []
+    convolutions = []
     for unit in units:
-        found.append(_convolution(unit, channels, height, width))
-        channels, height, width = found[-1].outputs, found[-1].out_height, found[-1].out_width
+        convolutions.append(_convolution(unit, channels, height, width))
+        channels, height, width = convolutions[-1].outputs, convolutions[-1].out_height, convolutions[-1].out_width
     linear = model.get_submodule(classifier)
     if linear.in_features != channels:
         raise InputError(f"layer {classifier!r} reads {linear.in_features} features, but is given {channels}")
-    return Network(tuple(found), _stages(units, found), tuple(input_shape), channels, linear.out_features, classifier)
+    return Network(
+        tuple(convolutions), _stages(units, convolutions), tuple(input_shape), channels, linear.out_features, classifier
+    )
 
 
-def _stages(units: list[_Unit], found: list[Convolution]) -> tuple[Stage, ...]:
+def _stages(units: list[_Unit], convolutions: list[Convolution]) -> tuple[Stage, ...]:
     def projects(number: int) -> bool:
-        c = found[number] if number < len(found) else None
+        c = convolutions[number] if number < len(convolutions) else None
         return c is not None and not c.depthwise and c.kernel == c.stride == 1
 
     stages, at = [], 0
     while at < len(units):
-        if found[at].depthwise:
+        if convolutions[at].depthwise:
             parts = (None, at, at + 1)
         elif (
             at + 1 < len(units)
-            and found[at + 1].depthwise
+            and convolutions[at + 1].depthwise
             and units[at].added is None
             and (at + 2 >= len(units) or units[at + 2].added != at)
         ):
@@ -316,14 +318,14 @@ def _stages(units: list[_Unit], found: list[Convolution]) -> tuple[Stage, ...]:
         else:
             parts = (at, None, None)
         if parts[1] is not None and (not projects(parts[2]) or units[parts[1]].added is not None):
-            _refuse(f"layer {found[parts[1]].name!r}", "a depthwise Conv2d that no 1x1 Conv2d follows")
+            _refuse(f"layer {convolutions[parts[1]].name!r}", "a depthwise Conv2d that no 1x1 Conv2d follows")
         last = parts[0] if parts[2] is None else parts[2]
         added = units[last].added
         if added is not None:
-            a, b = found[at], found[last]
+            a, b = convolutions[at], convolutions[last]
             alike = (a.channels, a.height, a.width) == (b.outputs, b.out_height, b.out_width)
             if added != at - 1 or at == 0 or not alike:
-                _refuse(f"the sum behind layer {found[last].name!r}", "over more or less than one stage")
+                _refuse(f"the sum behind layer {convolutions[last].name!r}", "over more or less than one stage")
         stages.append(Stage(*parts, residual=added is not None))
         at = last + 1
     return tuple(stages)

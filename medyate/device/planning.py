@@ -177,7 +177,7 @@ def moments(program: Program, counts: Mapping[int, int] | None = None) -> list[M
     ``counts``: the channels of each convolution of *one* selection; without it, the bound over all of them,
     each moment's by itself. Parts of a bound are those of the selection that attains it, in whole bytes.
     """
-    network, found = program.network, []
+    network, step = program.network, []
     if counts is not None:  # one selection: the masks begin at its own first layer
         program = replace(program, fixed={number: tuple(range(count)) for number, count in counts.items()})
     convolutions = network.convolutions
@@ -198,20 +198,20 @@ def moments(program: Program, counts: Mapping[int, int] | None = None) -> list[M
         return Moment(name, phase, *(WORD * words for words in (copies, gradients, masks, kept, transient)))
 
     if program.fixed is None:  # keys, costs and an order of the search space; no copies are there
-        found.append(Moment("draw", "choose", 0, 0, 0, 0, WORD * -(-10 * program.search_channels // WORD)))
+        step.append(Moment("draw", "choose", 0, 0, 0, 0, WORD * -(-10 * program.search_channels // WORD)))
     for i, stage in enumerate(network.stages):
         passing = network.in_elements(stage) + network.out_elements(stage) + scratch_floats(program, stage)
-        found.append(moment(_label(network, stage), "forward", i + 1, passing))
+        step.append(moment(_label(network, stage), "forward", i + 1, passing))
     head = network.out_elements(network.stages[-1]) + 2 * network.features + network.classes
-    found.append(moment(network.classifier, "head", len(network.stages), head))
+    step.append(moment(network.classifier, "head", len(network.stages), head))
     for i, stage in reversed(list(enumerate(network.stages))):
         if stage.last < program.first:
             break
         passing = network.out_elements(stage) + scratch_floats(program, stage)
         if program.first < stage.first:
             passing += network.in_elements(stage)
-        found.append(moment(_label(network, stage), "backward", i + 1, passing))
-    return found
+        step.append(moment(_label(network, stage), "backward", i + 1, passing))
+    return step
 
 
 def _label(network: Network, stage: Stage) -> str:
@@ -295,8 +295,8 @@ def _bank_bytes(program: Program, erase_bytes: int) -> int:
 
 def plan_of(program: Program, erase_bytes: int = ERASE_BYTES) -> Plan:
     """The bound for one program."""
-    network, found = program.network, moments(program)
-    arena = _up(max(moment.total for moment in found), 8)
+    network, step = program.network, moments(program)
+    arena = _up(max(moment.total for moment in step), 8)
     bank = _bank_bytes(program, erase_bytes)
     if bank // UNIT_BYTES > 0xFFFF:
         raise NoRoom(
@@ -308,10 +308,10 @@ def plan_of(program: Program, erase_bytes: int = ERASE_BYTES) -> Plan:
     tables += 2 * sum(len(channels) for channels in (program.fixed or {}).values())
     return Plan(
         program,
-        tuple(found),
+        tuple(step),
         arena_bytes=arena,
-        held_bytes=_up(max(moment.held if moment.phase != "choose" else moment.total for moment in found), 8),
-        passing_bytes=_up(max(moment.transient for moment in found if moment.phase != "choose"), 8),
+        held_bytes=_up(max(moment.held if moment.phase != "choose" else moment.total for moment in step), 8),
+        passing_bytes=_up(max(moment.transient for moment in step if moment.phase != "choose"), 8),
         state_bytes=_state_bytes(program),
         classifier_bytes=4 * network.classes * (network.features + 1) * (1 + program.accumulates),
         bank_bytes=bank,
@@ -371,14 +371,14 @@ def program_of(
         whole(budget, "budget", 1)
         names = search_layers(entry, layers, ranking, budget, k)
     searched = tuple(sorted(numbers[name] for name in names))
-    found = Program(network, entry.name, budget, mode, budget_mode, searched, fixed)
+    program = Program(network, entry.name, budget, mode, budget_mode, searched, fixed)
     if fixed is None:
-        cheapest = min(found.channel_cost(number) for number in searched)
+        cheapest = min(program.channel_cost(number) for number in searched)
         if budget < cheapest:
             raise InputError(f"budget {budget!r} is below the cheapest channel; allowed: {cheapest:,} elements or more")
-    if found.search_channels >= 0xFFFF:
-        raise InputError(f"a search space of {found.search_channels} channels; allowed: at most 65,534")
-    return found
+    if program.search_channels >= 0xFFFF:
+        raise InputError(f"a search space of {program.search_channels} channels; allowed: at most 65,534")
+    return program
 
 
 @functools.cache
@@ -501,11 +501,11 @@ class Board:
 def boards() -> dict[str, Board]:
     """Every board that is known, by name (``boards.json``)."""
     data = json.loads(resources.files(__package__).joinpath("boards.json").read_text("utf-8"))
-    found = {}
+    boards_by_name = {}
     for name, entry in data.items():
         regions = tuple(Region(**region | {"origin": int(region["origin"], 16)}) for region in entry.pop("regions"))
-        found[name] = Board(name, **entry, regions=regions)
-    return found
+        boards_by_name[name] = Board(name, **entry, regions=regions)
+    return boards_by_name
 
 
 def board(name: str) -> Board:
@@ -523,14 +523,14 @@ class Placement:
 
 def _packed(sizes: Mapping[str, int], regions: Sequence[Region]) -> dict[str, str] | None:
     """Sections into regions, the largest first, each where the least room stays; None where one fits nowhere."""
-    room, found = {region.name: region.length_bytes for region in regions}, {}
+    room, region_of = {region.name: region.length_bytes for region in regions}, {}
     for section, size in sorted(sizes.items(), key=lambda one: -one[1]):
         fitting = [name for name in room if room[name] >= size]
         if not fitting:
             return None
-        found[section] = min(fitting, key=lambda name: room[name])
-        room[found[section]] -= size
-    return found
+        region_of[section] = min(fitting, key=lambda name: room[name])
+        room[region_of[section]] -= size
+    return region_of
 
 
 def place(plan: Plan, on: Board) -> Placement | None:
@@ -549,9 +549,9 @@ def place(plan: Plan, on: Board) -> Placement | None:
         (False, {"arena": plan.arena_bytes, "state": rest}),
         (True, {"arena": plan.held_bytes, "passing": plan.passing_bytes, "state": rest}),
     ):
-        found = _packed(sizes, on.of_kind("ram"))
-        if found is not None:
-            return Placement(split, {"state": found["arena"], **found, **flash_regions})
+        region_of = _packed(sizes, on.of_kind("ram"))
+        if region_of is not None:
+            return Placement(split, {"state": region_of["arena"], **region_of, **flash_regions})
     return None
 
 
@@ -589,9 +589,9 @@ def plan(
     return as_data(networks.get(network).name, resolution, plan_of(program))
 
 
-def as_data(name: str, resolution: int, found: Plan) -> dict:
+def as_data(name: str, resolution: int, planned: Plan) -> dict:
     """The plan as ``medyate device plan --json`` prints it."""
-    program, tier = found.program, None
+    program, tier = planned.program, None
     if program.budget is not None:
         tier = schemes.tier_of(name, program.budget, _described(name, program.network.classes, 128)[1])
     return {
@@ -603,10 +603,10 @@ def as_data(name: str, resolution: int, found: Plan) -> dict:
         "mode": program.mode,
         "budget_mode": program.budget_mode,
         "classes": program.network.classes,
-        "ram_bytes": found.ram_bytes,
-        "ram_by_part": found.ram_by_part,
-        "flash_bytes": found.flash_bytes,
-        "boards": [one.name for one in boards().values() if place(found, one) is not None],
+        "ram_bytes": planned.ram_bytes,
+        "ram_by_part": planned.ram_by_part,
+        "flash_bytes": planned.flash_bytes,
+        "boards": [one.name for one in boards().values() if place(planned, one) is not None],
     }
 
 
@@ -649,11 +649,11 @@ def timeline(
         "selection": whole_plan.state_bytes - whole_plan.classifier_bytes,
         "stack": STACK_BYTES,
     }
-    found = []
+    rows = []
     for at in moments(program, counts):
         parts = {part: getattr(at, part) for part in PARTS if part not in steady} | steady
-        found.append({"moment": at.name, "phase": at.phase, "ram_by_part": {part: parts[part] for part in PARTS}})
-    return found
+        rows.append({"moment": at.name, "phase": at.phase, "ram_by_part": {part: parts[part] for part in PARTS}})
+    return rows
 
 
 def plans(
@@ -670,14 +670,14 @@ def plans(
     entry = image_network(network)
     tiers = schemes.budgets(entry.name, _described(entry.name, classes, 128)[1])
     options = {"resolution": resolution, "budget_mode": budget_mode, "classes": classes, "ranking": ranking}
-    found = [
+    planned = [
         plan(entry.name, budget, strategy, mode=mode, **options)
         for mode in modes
         for budget in tiers.values()
         for strategy in names
         if resolution == 128 or strategy != "SU"  # a scheme is a tier only at the paper's resolution
     ]
-    return found + [plan(entry.name, None, "Baseline", mode=mode, **options) for mode in modes]
+    return planned + [plan(entry.name, None, "Baseline", mode=mode, **options) for mode in modes]
 
 
 def largest(
@@ -713,15 +713,15 @@ def largest(
 
     def fitting(budget: int | None) -> Plan | None:
         try:
-            found = plan_of(network_program(entry.name, strategy, budget, **options))
+            candidate_plan = plan_of(network_program(entry.name, strategy, budget, **options))
         except NoRoom:
             return None
         except InputError as error:
             if "below the cheapest channel" in str(error):
                 return None  # of this budget's search space
             raise
-        holds = found.ram_bytes <= ram_bytes if held_by is None else place(found, held_by) is not None
-        return found if holds else None
+        holds = candidate_plan.ram_bytes <= ram_bytes if held_by is None else place(candidate_plan, held_by) is not None
+        return candidate_plan if holds else None
 
     chosen = strategies.get(strategy)
     if not chosen.uses_budget:
@@ -734,20 +734,20 @@ def largest(
         best = None
         while low < high:  # what a budget needs grows with it
             middle = (low + high + 1) // 2
-            found = fitting(middle)
-            if found is None and middle > _cheapest(layers):
+            candidate_plan = fitting(middle)
+            if candidate_plan is None and middle > _cheapest(layers):
                 high = middle - 1
             else:
-                low, best = middle, found or best
+                low, best = middle, candidate_plan or best
         candidates = [best]
-    found = [candidate for candidate in candidates if candidate is not None]
-    if not found:
+    candidate_plan = [candidate for candidate in candidates if candidate is not None]
+    if not candidate_plan:
         limit = f"{ram_bytes:,} bytes" if held_by is None else f"board {held_by.name!r}"
         raise NoRoom(
             f"{limit} of RAM hold no budget of {chosen.name!r} on {entry.name!r} at {resolution} pixels, {mode}; "
             "give more RAM or a smaller resolution"
         )
-    return as_data(entry.name, resolution, max(found, key=lambda one: one.program.budget or 0))
+    return as_data(entry.name, resolution, max(candidate_plan, key=lambda one: one.program.budget or 0))
 
 
 def _cheapest(layers) -> int:

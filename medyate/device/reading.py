@@ -28,17 +28,17 @@ def sizes(image: str | Path) -> dict[str, dict[str, int]]:
         start = table[4] + at
         return data[start : data.index(b"\0", start)].decode()
 
-    found: dict[str, dict[str, int]] = {"sections": {}, "symbols": {}}
+    size_of: dict[str, dict[str, int]] = {"sections": {}, "symbols": {}}
     for header in headers:
         name_at, kind, flags, _, offset, length, link = header[:7]
         if flags & 2 and length:  # in memory
-            found["sections"][text(headers[names_at], name_at)] = length
+            size_of["sections"][text(headers[names_at], name_at)] = length
         if kind == 2:  # the symbol table
             for at in range(offset, offset + length, 16):
                 name, _, size, _, _, section = struct.unpack_from("<IIIBBH", data, at)
                 if name and section:
-                    found["symbols"][text(headers[link], name)] = size
-    return found
+                    size_of["symbols"][text(headers[link], name)] = size
+    return size_of
 
 
 def refusal(output: str) -> dict[str, int]:

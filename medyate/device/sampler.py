@@ -85,6 +85,6 @@ def remember(norms: np.ndarray | None, chosen: Sequence[int], seen: Sequence[flo
     which every channel that was not chosen has the largest of them.
     """
     seen = np.asarray(seen, dtype=np.float32)
-    found = np.full(channels, seen.max(initial=0), dtype=np.float32) if norms is None else norms.copy()
-    found[list(chosen)] = seen
-    return found
+    known = np.full(channels, seen.max(initial=0), dtype=np.float32) if norms is None else norms.copy()
+    known[list(chosen)] = seen
+    return known

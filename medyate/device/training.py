@@ -54,14 +54,14 @@ def run(folder: str | Path, machine: str = "native", **options) -> dict:
         }
         for epoch, channels, elements, loss, train, test in _EPOCH.findall(output)
     ]  # fmt: skip
-    found = re.search(r"^checksum (\w+); most arena in use (\d+) of \d+ bytes$", output, re.M)
-    if found is None:
+    match = re.search(r"^checksum (\w+); most arena in use (\d+) of \d+ bytes$", output, re.M)
+    if match is None:
         raise InputError(f"the training in {str(folder)!r} did not end: {_last_line(output)}")
     stack = re.search(r"^most stack in use: (\d+) bytes$", output, re.M)
     return {
         "epochs": rows,
-        "checksum": found[1],
-        "arena_peak_bytes": int(found[2]),
+        "checksum": match[1],
+        "arena_peak_bytes": int(match[2]),
         "stack_peak_bytes": int(stack[1]) if stack else None,
         "seconds": seconds,
     }
@@ -127,7 +127,7 @@ def train(
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(folder) if folder is not None else Path(temporary)
         plan = exporting.export_network(name, place, data=data, **options)
-        found = run(place, machine, seed=seed, **(images or {}))
+        trained = run(place, machine, seed=seed, **(images or {}))
         compiler = compiler_version("cc" if machine == "native" else "arm-none-eabi-gcc")
     limits = images or {}
     config = {
@@ -143,11 +143,11 @@ def train(
         "classes": plan.program.network.classes,
         "train_images": min(limits.get("train") or len(data.train), len(data.train)),
         "test_images": min(limits.get("test", len(data.test)), len(data.test)),
-        "test_top1_percent": found["epochs"][-1]["test_top1_percent"],
+        "test_top1_percent": trained["epochs"][-1]["test_top1_percent"],
         "ram_bytes": plan.ram_bytes,
         "ram_by_part": plan.ram_by_part,
         "flash_bytes": plan.flash_bytes,
-        **found,
+        **trained,
         "ran_on": MACHINES[machine][2],
         "compiler": compiler,
         "environment": records.environment("cpu"),

@@ -144,9 +144,9 @@ def test_the_timeline_goes_forward_and_back():
         (["swin-t"], "no convolutional network"),
         (["mbv2", "--ram", "lots"], "RAM 'lots' is not a size"),
         (["mbv2", "--ram", "100K"], "hold no budget"),
-        (["mbv2", "--ram", ""], "RAM '' is no size"),
+        (["mbv2", "--ram", ""], "RAM '' is not a size"),
         (["mbv2", "--ram", "0"], "RAM in bytes 0 is out of range"),
-        (["mbv2", "--ram", "0.5M"], "RAM '0.5M' is no size"),
+        (["mbv2", "--ram", "0.5M"], "RAM '0.5M' is not a size"),
         # a mistake, not a lack of room: the strategies that read the ranking must not vanish from the table
         (["mbv2", "--board", "stm32h743", "--ranking", "nosuch"], "unknown ranking 'nosuch'"),
         (["mbv2", "--board", "arduino"], "unknown board 'arduino'"),
