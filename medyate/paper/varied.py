@@ -164,6 +164,6 @@ def by_origin_in_words(pairs: pd.DataFrame, far: str) -> str:
     test = stats.paired(pairs.far, pairs.near)
     known = "" if test.low > 0 or test.high < 0 else ", an interval that includes zero: no difference was found"
     return (
-        f"Layers ranked on {far} give {test.difference:+.2f} points "
-        f"[{test.low:+.2f}, {test.high:+.2f}] ({test.n} seeds){known}."
+        f"Layers ranked on {far} give {test.difference:+z.2f} points "
+        f"[{test.low:+z.2f}, {test.high:+z.2f}] ({test.n} seeds){known}."
     )

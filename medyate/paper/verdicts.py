@@ -265,7 +265,7 @@ def raw_over_rgn() -> Finding:
     gains = {order: curves[f"{order} order + raw norm"] - curves[f"{order} order + RGN"] for order in ("LaRa", "Prev")}
     clear = [bool((gain > 0).all()) for gain in gains.values()]
     text = "; ".join(
-        f"{order} order: ahead at {(gain > 0).sum()} of {len(gain)} K, mean {gain.mean():+.2f} points"
+        f"{order} order: ahead at {(gain > 0).sum()} of {len(gain)} K, mean {gain.mean():+z.2f} points"
         for order, gain in gains.items()
     )
     return Finding(HOLDS if all(clear) else PART, text)
@@ -282,7 +282,7 @@ def boosting(upper: bool) -> Finding:
     fine = [mean > 0.2 if upper else abs(mean) < 0.3 for mean in means.values()]
     where = "K = 45 and 52" if upper else "K = 15 to 25"
     return Finding(
-        _graded(*fine), f"at {where}: " + ", ".join(f"{name} {mean:+.2f} points" for name, mean in means.items())
+        _graded(*fine), f"at {where}: " + ", ".join(f"{name} {mean:+z.2f} points" for name, mean in means.items())
     )
 
 
@@ -311,8 +311,8 @@ def ahead(row: str, column: str, group: str = "CNNs") -> Finding:
     test = frame.loc[(row, column)]
     printed = f", printed {_p(test.printed)}" if "printed" in test else ""
     text = (
-        f"{test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}], {_p(test.p)}{printed}, n = {int(test.n)} "
-        "cells"
+        f"{test.difference:+z.2f} points [{test.low:+z.2f}, {test.high:+z.2f}], {_p(test.p)}{printed}, "
+        f"n = {int(test.n)} cells"
     )
     return Finding(HOLDS if test.p < 0.05 else PART if test.difference > 0 else FAILS, text)
 
@@ -396,7 +396,7 @@ def flops_of_prev() -> Finding:
     frame = paper.efficiency().flops_saved_percent
     gains = frame["TraDy"] - frame["LaRa TraDy"], frame["Prev MeDyate"] - frame["LaRa MeDyate"]
     return Finding(
-        _graded(*(0.95 <= gain <= 2.05 for gain in gains)), f"TraDy {gains[0]:+.2f}, MeDyate {gains[1]:+.2f} points"
+        _graded(*(0.95 <= gain <= 2.05 for gain in gains)), f"TraDy {gains[0]:+z.2f}, MeDyate {gains[1]:+z.2f} points"
     )
 
 
@@ -408,8 +408,8 @@ def static_twins() -> Finding:
         tests.append(stats.paired(own.dynamic_percent, own.static_percent))
         ahead = (own.dynamic_percent > own.static_percent).sum()
         parts.append(
-            f"{name} over its static twin {tests[-1].difference:+.2f} points [{tests[-1].low:+.2f}, "
-            f"{tests[-1].high:+.2f}], ahead in {ahead} of {len(own)} cells"
+            f"{name} over its static twin {tests[-1].difference:+z.2f} points [{tests[-1].low:+z.2f}, "
+            f"{tests[-1].high:+z.2f}], ahead in {ahead} of {len(own)} cells"
         )
     return Finding(
         _graded(*(test.low > 0 for test in tests)), "TraDy's Table 4 beside its Table 1: " + "; ".join(parts)
@@ -474,9 +474,9 @@ def _difference(comparison: ours.Comparison) -> tuple[str, str, tuple[str, ...],
     """Accuracy decides; where its interval has zero in it and the test loss's has not, the claim holds in part."""
     where = f"{comparison.cells} cell{'' if comparison.cells == 1 else 's'}"
     if comparison.top1 is None:
-        return UNDECIDED, f"{comparison.difference:+.2f} points in {where}", comparison.ids, comparison.rests_on
+        return UNDECIDED, f"{comparison.difference:+z.2f} points in {where}", comparison.ids, comparison.rests_on
     test, loss = comparison.top1, comparison.loss
-    text = f"{test.difference:+.2f} points [{test.low:+.2f}, {test.high:+.2f}], {_p(test.p)}, n = {where}"
+    text = f"{test.difference:+z.2f} points [{test.low:+z.2f}, {test.high:+z.2f}], {_p(test.p)}, n = {where}"
     verdict = _compared(test)
     if loss is not None:
         text += f" (test loss {-loss.difference:+.3f} [{-loss.high:+.3f}, {-loss.low:+.3f}], {_p(loss.p)})"
@@ -772,7 +772,7 @@ def our_flops_of_prev() -> Finding | None:
             f"{a} over {b}": saved[a] - saved[b] for a, b in (("TraDy", "LaRa TraDy"), ("Prev MeDyate", "LaRa MeDyate"))
         }
         gains += gain_of.values()
-        parts.append(f"{name}: " + ", ".join(f"{pair} {gain:+.2f} points" for pair, gain in gain_of.items()))
+        parts.append(f"{name}: " + ", ".join(f"{pair} {gain:+z.2f} points" for pair, gain in gain_of.items()))
     return Finding(
         HOLDS if all(0.5 < gain < 2.5 for gain in gains) else PART if any(gain > 0 for gain in gains) else FAILS,
         "; ".join(parts),
