@@ -285,8 +285,7 @@ def show(row: dict, before: dict | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        epilog="Needs timm, which no lock has: pip install --no-deps timm==1.0.31",
+        description=__doc__.partition("\n")[0], epilog="Needs timm: pip install --no-deps timm==1.0.31"
     )
     parser.add_argument("--model", action="append", metavar="NAME", help="torchvision/.. or timm/..; default: all")
     parser.add_argument("--batch-size", type=int, action="append", help="default: 1 and 2")
