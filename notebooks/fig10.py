@@ -36,7 +36,7 @@ if not isinstance(collapsed, bool):
     raise InputError(f"collapsed {collapsed!r} is not a truth value; allowed: True, False")
 
 # %% [markdown]
-# ## p of row > column, from the tables' means
+# ## Does the row's strategy beat the column's?
 
 # %% tags=["hide-input"]
 for name in groups:

@@ -229,7 +229,7 @@ def other_ways(config: Parameters, named: bool = True, number: int | None = None
     counts = {name: len(of_protocol(frame, name)) for name in protocols.PROTOCOLS if name != shown}
     if any(counts.values()):
         listed = ", ".join(f"`{name}` ({count} runs)" for name, count in counts.items() if count)
-        parts.append(f"Other protocols have runs of this, `-p protocol NAME` shows them: {listed}.")
+        parts.append(f"Other protocols have runs of this; `-p protocol NAME` shows them: {listed}.")
     ranked = here[~here["id"].isin(of_ranking(here, shown, config.ranking)["id"])].ranking.value_counts()
     if len(ranked):
         listed = ", ".join(f"`{name}` ({count} runs)" for name, count in ranked.items())

@@ -87,7 +87,10 @@ def by_alpha_in_words(table: pd.DataFrame) -> str:
     """Which alphas differ from the standard one by more than their interval, and which best mean each task has."""
     if table.empty:
         return ""
-    best = [f"{task} {own.loc[own.top1_percent.idxmax()].wanted:g}" for task, own in table.groupby("task", sort=False)]
+    several = {task: own for task, own in table.groupby("task", sort=False) if len(own) > 1}
+    if not several:
+        return "No task was run with more than one α."
+    best = [f"{task} {own.loc[own.top1_percent.idxmax()].wanted:g}" for task, own in several.items()]
     clear = table[(table.low > 0) | (table.high < 0)]
     text = f"Best mean at α: {', '.join(best)}. "
     if table.low.isna().all():

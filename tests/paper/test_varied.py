@@ -48,6 +48,10 @@ def test_alphas_are_compared_by_seed():
     assert said == "Best mean at α: food10 0.2. No α differs from 0.2 by more than the uncertainty of its seeds."
     runs.loc[runs.wanted == 0.8, "test_top1_percent"] = [65.0, 66.01]
     assert "0.8 on food10 (-5.0 points)" in varied.by_alpha_in_words(varied.by_alpha(runs))
+    alone = runs[runs.wanted == 0.2].assign(task="cub50")
+    said = varied.by_alpha_in_words(varied.by_alpha(pd.concat([runs, alone])))
+    assert "food10 0.2" in said and "cub50" not in said  # of one α none is the best
+    assert varied.by_alpha_in_words(varied.by_alpha(alone)) == "No task was run with more than one α."
     assert "With one seed" in varied.by_alpha_in_words(varied.by_alpha(runs[runs.seed == 0]))
     assert varied.by_alpha_in_words(varied.by_alpha(runs.iloc[:0])) == ""
 
