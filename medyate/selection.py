@@ -219,7 +219,10 @@ class Selector:
         chosen = self.space.indices(self.last)
         values = self._metric(torch.cat([norms[name].double().cpu() for name in self.last.channels]), chosen)
         if not torch.isfinite(values).all():
-            raise InputError("a channel's gradient norm is not finite: the training diverged; use a smaller step")
+            raise InputError(
+                "a channel's gradient norm is not finite: the training diverged, or an input was not finite; allowed: "
+                "finite inputs, and steps at which training does not diverge"
+            )
         if self.norms is None:
             self.norms = torch.full((len(self.space.costs),), float(values.max()), dtype=torch.float64)
             if self.strategy.boosted:
