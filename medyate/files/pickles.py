@@ -100,7 +100,7 @@ def read_numpy_pickle(source: str | Path | bytes, *, name: str | None = None, en
 
     ``source`` is a path or the bytes themselves, either a bare pickle or the zip container that
     ``torch.save`` writes (its ``*/data.pkl``); ``name`` is what an error calls it. ``encoding`` is
-    that of the strings which Python 2 wrote, "bytes" for such strings as bytes, as in :mod:`pickle`.
+    that of the strings which Python 2 wrote, "bytes" for such strings as bytes.
 
     Raises:
         InputError: the file is damaged, or names anything but numpy's array reconstruction.
