@@ -1,5 +1,6 @@
 """The one kind of error that a user is meant to read."""
 
+import math
 import operator
 from collections.abc import Iterable
 
@@ -34,3 +35,13 @@ def whole(value, what: str, low: int | None = None, high: int | None = None) -> 
     if (low is not None and value < low) or (high is not None and value > high):
         raise InputError(f"{what} {value!r} is out of range; {allowed}")
     return value
+
+
+def positive(value, what: str, zero: bool = False) -> float:
+    """Return ``value`` as a float if it is a finite number above 0, or from 0 on with ``zero``; a bool is none."""
+    allowed = f"allowed: a finite number {'from 0 on' if zero else 'above 0'}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{what} {value!r} is not a number; {allowed}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise InputError(f"{what} {value!r} is out of range; {allowed}")
+    return float(value)

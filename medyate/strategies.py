@@ -86,6 +86,10 @@ class Choice:
     def reads_gradients(self) -> bool:
         return bool(self.needs & (Needs.OWN_GRADIENT | Needs.WHOLE_GRADIENT))
 
+    def __reduce__(self):  # those below are pickled by their names, since pickle takes no lambda
+        name = self.name.upper()
+        return name if globals().get(name) is self else (Choice, (self.name, self.says, self.needs, self.pick))
+
 
 UNIFORM = Choice(
     "uniform",

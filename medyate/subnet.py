@@ -127,10 +127,11 @@ class Subnet:
             self.attached: Attached | Dense = dense
         else:
             example = None
-            if check and not inputs.takes_integers(input_shape, model):
-                example = inputs.example(input_shape, model, next(model.parameters()).device)
-            if check and strategy.needs(Needs.BUDGET) and count == "paper":
-                self._promise = promise.Promise(model, self.selector, input_shape, recompute=recompute, **options)
+            if check:
+                call = inputs.example(input_shape, model, next(model.parameters()).device)
+                example = None if inputs.has_integers(call) else call
+                if strategy.needs(Needs.BUDGET) and count == "paper":
+                    self._promise = promise.Promise(model, self.selector, call, recompute=recompute, **options)
             self.attached = attach(model, example=example, recompute=recompute, **options)
         self.attached.expect({layer.name: layer.activation_elements_per_channel for layer in self.layers}, input_shape)
         self.attached.before_step, self.attached.after_step = self._before_step, self._after_step
@@ -256,35 +257,29 @@ class Subnet:
         Of all layers, or of ``layers`` alone, which costs what comes after the first of them. Weights, running
         statistics and the present selection stay as they are.
         """
-        kept = {
-            name: value.clone() for name, value in self.model.named_buffers() if "running" in name or "tracked" in name
-        }
         everything = {
             layer.name: range(layer.channels) for layer in self.layers if layers is None or layer.name in layers
         }
         self.attached.select(everything)
         total: dict[str, Tensor] = {}
-        count, wrong = 0, ""
-        for batch in batches:
-            loss = loss_of(self.model, batch, loss_function)
-            if not torch.isfinite(loss):
-                wrong = f"the loss is {loss.item()} in batch {count + 1}; allowed: finite inputs, labels and weights"
-                break
-            weights = self.attached.active()
-            for parameter, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True)):
-                parameter.grad = gradient
-            for name, rows in self.attached.gradients().items():
-                total[name] = total.get(name, 0) + rows
-            count += 1
-        for parameter in self.parameters():
-            parameter.grad = None
-        self.attached.select(self.selection.channels if self.selection else {})
-        buffers = dict(self.model.named_buffers())
-        with torch.no_grad():
-            for name, value in kept.items():
-                buffers[name].copy_(value)
-        if wrong:
-            raise InputError(wrong)
+        count = 0
+        try:
+            with inputs.same_buffers(self.model):
+                for count, batch in enumerate(batches, 1):
+                    loss = loss_of(self.model, batch, loss_function)
+                    if not torch.isfinite(loss):
+                        raise InputError(
+                            f"the loss is {loss.item()} in batch {count}; allowed: finite inputs, labels and weights"
+                        )
+                    weights = self.attached.active()
+                    for parameter, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True)):
+                        parameter.grad = gradient
+                    for name, rows in self.attached.gradients().items():
+                        total[name] = total.get(name, 0) + rows
+        finally:
+            for parameter in self.parameters():
+                parameter.grad = None
+            self.attached.select(self.selection.channels if self.selection else {})
         return {name: (rows.double() / count).norm(dim=1).cpu() for name, rows in total.items()}
 
     def state_dict(self) -> dict:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -419,3 +420,20 @@ def test_bad_input_is_told_in_one_line(call, words):
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         call()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", strategies.STRATEGIES)
+def test_a_strategy_is_pickled_and_copied(name):
+    strategy = strategies.get(name)
+    assert pickle.loads(pickle.dumps(strategy)) == strategy == copy.deepcopy(strategy)
+
+
+def test_a_choice_of_ones_own_is_pickled_if_its_function_can_be():
+    own = strategies.Choice("own", "the first", strategies.Needs.BUDGET, _first)
+    assert pickle.loads(pickle.dumps(own)) == own
+    twin = strategies.Choice("uniform", "not the shipped one", strategies.Needs.BUDGET, _first)
+    assert pickle.loads(pickle.dumps(twin)) == twin != strategies.UNIFORM
+
+
+def _first(pool, norms):
+    return pool.channels[:1]

@@ -17,9 +17,5 @@ from .training import recorded, run, train
 
 __all__ = [
     "BUDGET_MODES", "DEVICE_STRATEGIES", "MODES", "PARTS", "NoRoom", "boards", "export", "export_network", "largest",
-    "plan",
-    "plans", "recorded",
-    "refusal",
-    "run", "sizes", "timeline",
-    "train",
+    "plan", "plans", "recorded", "refusal", "run", "sizes", "timeline", "train",
 ]  # fmt: skip

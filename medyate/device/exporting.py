@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from .. import networks
-from ..errors import InputError, whole
+from ..errors import InputError, positive, whole
 from ..files import paths
 from ..ranking import Ranking
 from ..selection import Selection
@@ -32,6 +33,48 @@ REFERENCE_MAGIC = 0x4D445246
 TOLERANCE = 1e-4  # of `make check`; the goal is 1e-5, see tests/device
 FROZEN = 0xFFFF
 PAPER_RATE, PAPER_BATCH = 0.125, 32
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the engine trains with. ``epochs`` are those of the cosine, ``warmup_epochs`` come on top.
+
+    ``learning_rate`` is the highest; None is 0.125, in place divided by 32: one step an image in place of one a batch
+    of 32. ``batch_size`` is that of mode ``accumulate``, ``seed`` the new classifier's and the device's.
+    """
+
+    epochs: int = 9
+    warmup_epochs: int = 1
+    learning_rate: float | None = None
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self):
+        whole(self.epochs, "epochs", 1, 10_000)  # md_main refuses a cosine of no length
+        whole(self.warmup_epochs, "warm-up epochs", 0, 10_000)
+        whole(self.batch_size, "batch size", 1, 65_536)
+        whole(self.seed, "seed", 0, 2**32 - 1)
+        if self.learning_rate is not None:
+            positive(self.learning_rate, "learning rate")
+
+    @classmethod
+    def of(cls, options: Mapping) -> Training:
+        """From options by name; what the engine has no code for (augmentation, a boosted draw) is refused by name."""
+        allowed = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in allowed:
+                raise InputError(f"option {name!r} is not one that a device knows; allowed: {', '.join(allowed)}")
+        return cls(**options)
+
+    def rate(self, program: Program) -> float:
+        """The highest learning rate: the one given, else the paper's, by 32 where each image is a step."""
+        if self.learning_rate is None:
+            return PAPER_RATE if program.accumulates else PAPER_RATE / PAPER_BATCH
+        return self.learning_rate
+
+    def batch(self, program: Program) -> int:
+        """Images a step."""
+        return self.batch_size if program.accumulates else 1
 
 
 def export(
@@ -48,36 +91,26 @@ def export(
     scheme: Selection | None = None,
     k: int | None = None,
     data=None,
-    epochs: int = 9,
-    warmup_epochs: int = 1,
-    learning_rate: float | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
+    **training,
 ) -> Plan:
     """Write C sources that fine-tune ``model`` on ``board``, under ``budget``, into ``folder``.
 
     ``model`` is any torch model whose layers are of the kinds that :func:`medyate.device.network.describe` knows, in
     its present state; batch norm stays frozen. ``ranking`` is what LaRa and TraDy strategies need
     (``medyate.rank``), ``scheme`` what SU needs. ``data``: a loaded image task (:func:`medyate.tasks.loading.load`),
-    whose images go along. ``epochs`` are those of the cosine, ``warmup_epochs`` come on top. ``learning_rate``
-    None is 0.125, in place divided by 32: one step an image in place of one a batch of 32.
+    whose images go along. ``training``: fields of :class:`Training` by name, as ``epochs=20``.
 
     Returns the plan. Where the board does not hold it the sources are written all the same: its linker will
     refuse them. Raises :class:`InputError` before anything is written.
     """
-    check_training(
-        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )
+    trained_with = Training.of(training)
     check_folder(Path(folder))
     on = planning.board(board)
     program = planning.program_of(
         model, strategy, budget, input_shape=input_shape, ranking=ranking, mode=mode, budget_mode=budget_mode,
         scheme=scheme, k=k,
     )  # fmt: skip
-    return write(
-        program, model, Path(folder), on, data=data, epochs=epochs, warmup_epochs=warmup_epochs,
-        learning_rate=learning_rate, batch_size=batch_size, seed=seed,
-    )  # fmt: skip
+    return write(program, model, Path(folder), on, trained_with, data)
 
 
 def export_network(
@@ -94,14 +127,13 @@ def export_network(
     weights: str | None = None,
     classes: int | None = None,
     data=None,
-    seed: int = 0,
     **training,
 ) -> Plan:
-    """:func:`export` of one of the paper's networks, with a new classifier drawn from ``seed``.
+    """:func:`export` of one of the paper's networks, with a new classifier drawn from the training's ``seed``.
 
     ``budget`` None is tier 1, ``ranking`` the name of a recorded one; ``classes`` those of ``data``, else 10.
     """
-    check_training(seed=seed, **training)
+    trained_with = Training.of(training)
     check_folder(Path(folder))
     on = planning.board(board)
     entry = planning.image_network(network)
@@ -113,37 +145,15 @@ def export_network(
         "mode": mode,
         "budget_mode": budget_mode,
         "classes": classes,
-        "ranking_name": ranking,
+        "ranking": ranking,
     }
     planning.network_program(entry.name, strategy, budget, **options)
     if weights == "imagenet-int8":
         raise InputError(f"weights {weights!r} are for the folded networks; allowed on a device: imagenet, random")
-    model = networks.build(entry.name, weights=weights, classes=classes, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.Generator().manual_seed(trained_with.seed)
+    model = networks.build(entry.name, weights=weights, classes=classes, generator=drawn)
     program = planning.network_program(entry.name, strategy, budget, **options, model=model)
-    return write(program, model, Path(folder), on, data=data, seed=seed, **training)
-
-
-TRAINING_OPTIONS = ("epochs", "warmup_epochs", "learning_rate", "batch_size", "seed")
-
-
-def check_training(**options) -> None:
-    """Refuse what the engine cannot train with, before weights are fetched or a file is written.
-
-    ``options`` are :data:`TRAINING_OPTIONS`; what the engine has no code for (augmentation, a boosted draw) is
-    refused by name. Raises :class:`InputError`.
-    """
-    for name in options:
-        if name not in TRAINING_OPTIONS:
-            raise InputError(f"option {name!r} is not one that a device knows; allowed: {', '.join(TRAINING_OPTIONS)}")
-    whole(options.get("epochs", 9), "epochs", 1, 10_000)  # md_main refuses a cosine of no length
-    whole(options.get("warmup_epochs", 1), "warm-up epochs", 0, 10_000)
-    whole(options.get("batch_size", 32), "batch size", 1, 65_536)
-    whole(options.get("seed", 0), "seed", 0, 2**32 - 1)
-    rate = options.get("learning_rate")
-    if rate is not None:
-        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if not is_number or not 0 < rate < float("inf"):
-            raise InputError(f"learning rate {rate!r} is out of range; allowed: a finite number above 0")
+    return write(program, model, Path(folder), on, trained_with, data)
 
 
 def check_folder(folder: Path) -> None:
@@ -155,32 +165,8 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def rate_of(program: Program, learning_rate: float | None) -> float:
-    """The highest learning rate: the one given, else the paper's, by 32 where each image is a step."""
-    if learning_rate is None:
-        return PAPER_RATE if program.accumulates else PAPER_RATE / PAPER_BATCH
-    return learning_rate
-
-
-def write(
-    program: Program,
-    model: nn.Module,
-    folder: Path,
-    on: Board,
-    *,
-    data=None,
-    epochs: int = 9,
-    warmup_epochs: int = 1,
-    learning_rate: float | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-) -> Plan:
-    """The folder of :func:`export`, for a program that is made already."""
-    check_training(
-        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )
-    check_folder(folder)
-    learning_rate = rate_of(program, learning_rate)
+def write(program: Program, model: nn.Module, folder: Path, on: Board, training: Training, data=None) -> Plan:
+    """The folder of :func:`export`, for a program that is made already and a folder that was checked."""
     if data is not None and (3, data.resolution, data.resolution) != program.network.input_shape:
         raise InputError(
             f"images of {data.resolution} pixels; allowed: {program.network.input_shape[1]}, the network's"
@@ -207,7 +193,7 @@ def write(
     numbers, offsets = packed(model, program.network)
     paths.write_bytes(folder / "weights.bin", numbers.tobytes())
     texts = {
-        "network.h": _header(plan, placed, len(numbers), epochs, warmup_epochs, learning_rate, batch_size),
+        "network.h": _header(plan, placed, len(numbers), training),
         "network.c": _tables(program, offsets),
         "config.mk": f"BOARD := {on.name}\nCPU := {on.cpu}\nFPU := {on.fpu}\n",
         "board.ld": _linker_script(plan, placed, on),
@@ -216,7 +202,7 @@ def write(
     }
     for name, text in texts.items():
         paths.write_bytes(folder / name, text.encode())
-    _write_reference(folder / "reference.bin", program, model, data, seed)
+    _write_reference(folder / "reference.bin", program, model, data, training.seed)
     for split in ("train.bin", "test.bin"):
         (folder / split).unlink(missing_ok=True)
     if data is not None:
@@ -227,7 +213,7 @@ def write(
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def _header(plan: Plan, placed: Placement | None, weights: int, epochs, warmup, rate, batch) -> str:
+def _header(plan: Plan, placed: Placement | None, weights: int, training: Training) -> str:
     program, network = plan.program, plan.program.network
     split = placed is not None and placed.split
     strategy = "MD_FIXED" if program.fixed is not None else "MD_MEDYATE" if program.norms else "MD_UNIFORM"
@@ -256,10 +242,10 @@ def _header(plan: Plan, placed: Placement | None, weights: int, epochs, warmup, 
         "MD_STACK_BYTES": planning.STACK_BYTES,
         "MD_UNIT": planning.UNIT_BYTES,
         "MD_BANK_BYTES": plan.bank_bytes,
-        "MD_EPOCHS": epochs + warmup,
-        "MD_WARMUP": warmup,
-        "MD_BATCH": batch if program.accumulates else 1,
-        "MD_RATE": f"{float(np.float32(rate))!r}f",
+        "MD_EPOCHS": training.epochs + training.warmup_epochs,
+        "MD_WARMUP": training.warmup_epochs,
+        "MD_BATCH": training.batch(program),
+        "MD_RATE": f"{float(np.float32(training.rate(program)))!r}f",
         "MD_IMAGES_MAGIC": f"{images.MAGIC:#x}u",
         "MD_REFERENCE_MAGIC": f"{REFERENCE_MAGIC:#x}u",
         "MD_TOLERANCE": TOLERANCE,

@@ -413,13 +413,13 @@ def network_program(
     budget: int | None = None,
     *,
     resolution: int = 128,
-    ranking_name: str | None = None,
+    ranking: str | None = None,
     mode: str = "accumulate",
     budget_mode: str = "paper",
     classes: int = 10,
     model: nn.Module | None = None,
 ) -> Program:
-    """A :class:`Program` of one of the paper's networks; ``budget`` None is tier 1.
+    """A :class:`Program` of one of the paper's networks; ``budget`` None is tier 1, ``ranking`` a recorded one's name.
 
     SU's channels follow from the pretrained weights: without ``model`` (the plan needs no weights) as many
     channels of each layer are taken from the first on, which needs the same memory.
@@ -440,7 +440,7 @@ def network_program(
     if chosen.needs(Needs.SCHEME):
         scheme = _scheme(entry.name, budget, layers, model)
     if chosen.order is not None:
-        known = rankings.load(entry.name, ranking_name or rankings.automatic(entry.name, ""))
+        known = rankings.load(entry.name, ranking or rankings.automatic(entry.name, ""))
     return program_of(
         model, chosen.name, budget, input_shape=shape, ranking=known, mode=mode, budget_mode=budget_mode, scheme=scheme,
         described=(network, layers),
@@ -558,38 +558,21 @@ def place(plan: Plan, on: Board) -> Placement | None:
 # --- plain data, for the command line and the book ----------------------------------------------------------
 
 
-def plan(
-    network: str,
-    budget: int | None = None,
-    strategy: str = "LaRa MeDyate",
-    *,
-    resolution: int = 128,
-    mode: str = "accumulate",
-    budget_mode: str = "paper",
-    ranking: str | None = None,
-    classes: int = 10,
-) -> dict:
+def plan(network: str, budget: int | None = None, strategy: str = "LaRa MeDyate", **options) -> dict:
     """What training one of the paper's networks needs on a device, in bytes; plain data.
+
+    ``options``: ``resolution``, ``mode``, ``budget_mode``, ``ranking``, ``classes`` of :func:`network_program`.
 
     ``network``, ``tier`` (None where the budget is none), ``budget`` (elements; None without one), ``strategy``,
     ``resolution``, ``mode``, ``ram_bytes``, ``ram_by_part`` (by :data:`PARTS`, at the moment of the peak),
     ``flash_bytes`` and ``boards``, the names of those that hold it. ``ram_bytes`` is a bound over every
     selection that the budget allows; the linker proves it (:mod:`medyate.device.exporting`).
     """
-    program = network_program(
-        network,
-        strategy,
-        budget,
-        resolution=resolution,
-        mode=mode,
-        budget_mode=budget_mode,
-        ranking_name=ranking,
-        classes=classes,
-    )
-    return as_data(networks.get(network).name, resolution, plan_of(program))
+    program = network_program(network, strategy, budget, **options)
+    return as_data(networks.get(network).name, plan_of(program))
 
 
-def as_data(name: str, resolution: int, planned: Plan) -> dict:
+def as_data(name: str, planned: Plan) -> dict:
     """The plan as ``medyate device plan --json`` prints it."""
     program, tier = planned.program, None
     if program.budget is not None:
@@ -599,7 +582,7 @@ def as_data(name: str, resolution: int, planned: Plan) -> dict:
         "tier": tier,
         "budget": program.budget,
         "strategy": program.strategy,
-        "resolution": resolution,
+        "resolution": program.network.input_shape[1],
         "mode": program.mode,
         "budget_mode": program.budget_mode,
         "classes": program.network.classes,
@@ -616,29 +599,16 @@ def timeline(
     strategy: str = "LaRa MeDyate",
     *,
     channels: Mapping[str, int] | None = None,
-    resolution: int = 128,
-    mode: str = "accumulate",
-    budget_mode: str = "paper",
-    ranking: str | None = None,
-    classes: int = 10,
+    **options,
 ) -> list[dict]:
     """Memory over one step, moment by moment: drawing, stages forward, the head, stages backward; plain data.
 
     Each has ``moment`` (the block's name), ``phase`` and ``ram_by_part`` in bytes, whose sum is what is in use
     then. Without ``channels`` it is the bound over every selection, each moment by itself; ``channels``, how many
-    of each layer are chosen, gives one selection's. Raises :class:`InputError` for a layer outside the search
-    space.
+    of each layer are chosen, gives one selection's. ``options`` as for :func:`plan`. Raises :class:`InputError` for a
+    layer outside the search space.
     """
-    program = network_program(
-        network,
-        strategy,
-        budget,
-        resolution=resolution,
-        mode=mode,
-        budget_mode=budget_mode,
-        ranking_name=ranking,
-        classes=classes,
-    )
+    program = network_program(network, strategy, budget, **options)
     counts = None
     if channels is not None:
         inside = {program.network.convolutions[number].name: number for number in program.searched}
@@ -662,14 +632,12 @@ def plans(
     resolution: int = 128,
     names: Sequence[str] = ("SU", "TraDy", "LaRa TraDy", "LaRa MeDyate"),
     modes: Sequence[str] = tuple(MODES),
-    budget_mode: str = "paper",
-    classes: int = 10,
-    ranking: str | None = None,
+    **options,
 ) -> list[dict]:
-    """:func:`plan` for every tier, strategy and mode of a network, and for full fine-tuning."""
+    """:func:`plan` for every tier, strategy and mode of a network, and for full fine-tuning; ``options`` as there."""
     entry = image_network(network)
-    tiers = schemes.budgets(entry.name, _described(entry.name, classes, 128)[1])
-    options = {"resolution": resolution, "budget_mode": budget_mode, "classes": classes, "ranking": ranking}
+    tiers = schemes.budgets(entry.name, _described(entry.name, 10, 128)[1])  # no tier counts the classifier
+    options["resolution"] = resolution
     planned = [
         plan(entry.name, budget, strategy, mode=mode, **options)
         for mode in modes
@@ -689,12 +657,12 @@ def largest(
     resolution: int = 128,
     mode: str = "accumulate",
     budget_mode: str = "device",
-    classes: int = 10,
-    ranking: str | None = None,
+    **options,
 ) -> dict:
     """:func:`plan` of the largest budget that fits ``ram_bytes`` in one block, or the board ``on``.
 
-    Of SU, the largest tier. Raises :class:`NoRoom`, an :class:`InputError`, where not even the cheapest channel fits.
+    Of SU, the largest tier. ``options`` as there. Raises :class:`NoRoom`, an :class:`InputError`, where not even the
+    cheapest channel fits.
     """
     entry = image_network(network)
     if (ram_bytes is None) == (on is None):
@@ -702,14 +670,8 @@ def largest(
     held_by = None if on is None else board(on)
     if ram_bytes is not None:
         whole(ram_bytes, "RAM in bytes", 1)
-    options = {
-        "resolution": resolution,
-        "mode": mode,
-        "budget_mode": budget_mode,
-        "classes": classes,
-        "ranking_name": ranking,
-    }
-    network, layers = _described(entry.name, classes, resolution)
+    options |= {"resolution": resolution, "mode": mode, "budget_mode": budget_mode}
+    network, layers = _described(entry.name, 10, resolution)
 
     def fitting(budget: int | None) -> Plan | None:
         try:
@@ -740,14 +702,14 @@ def largest(
             else:
                 low, best = middle, candidate_plan or best
         candidates = [best]
-    candidate_plan = [candidate for candidate in candidates if candidate is not None]
-    if not candidate_plan:
+    fitting_plans = [candidate for candidate in candidates if candidate is not None]
+    if not fitting_plans:
         limit = f"{ram_bytes:,} bytes" if held_by is None else f"board {held_by.name!r}"
         raise NoRoom(
             f"{limit} of RAM hold no budget of {chosen.name!r} on {entry.name!r} at {resolution} pixels, {mode}; "
             "give more RAM or a smaller resolution"
         )
-    return as_data(entry.name, resolution, max(candidate_plan, key=lambda one: one.program.budget or 0))
+    return as_data(entry.name, max(fitting_plans, key=lambda one: one.program.budget or 0))
 
 
 def _cheapest(layers) -> int:

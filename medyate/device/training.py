@@ -6,6 +6,7 @@ and the engine say of memory, and each epoch as the engine printed it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -92,27 +93,21 @@ def train(
     budget_mode: str = "paper",
     board: str = "stm32h743",
     resolution: int = 128,
-    seed: int = 0,
-    epochs: int = 9,
-    warmup_epochs: int = 1,
-    learning_rate: float | None = None,
-    batch_size: int = 32,
     machine: str = "native",
     images: Mapping[str, int] | None = None,
     folder: str | Path | None = None,
+    **training,
 ) -> dict:
     """Export one of the paper's networks, train it with the engine, write the record; returns it.
 
-    ``seed`` is the new classifier's and the device's; ``images`` limits how many of ``train`` and ``test`` are
-    used; ``folder`` keeps the export. ``ranking`` None is one that was recorded on another task.
+    ``images`` limits how many of ``train`` and ``test`` are used; ``folder`` keeps the export. ``ranking`` None is
+    one that was recorded on another task. ``training``: fields of :class:`medyate.device.exporting.Training`.
     """
     choose(machine, MACHINES, "machine")
     for split, count in (images or {}).items():
         # 0 is the engine's word for all, so it would train on more than was asked for
         whole(count, f"{choose(split, ('train', 'test'), 'split')} images", 1 if split == "train" else 0)
-    exporting.check_training(
-        epochs=epochs, warmup_epochs=warmup_epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )
+    trained_with = exporting.Training.of(training)
     if folder is not None:
         exporting.check_folder(Path(folder))
     planning.board(board)
@@ -121,19 +116,17 @@ def train(
     ranking = ranking or rankings.automatic(name, task)
     options = {
         "budget": budget, "strategy": strategy, "ranking": ranking, "mode": mode, "budget_mode": budget_mode,
-        "board": board, "resolution": resolution, "seed": seed, "epochs": epochs, "warmup_epochs": warmup_epochs,
-        "learning_rate": learning_rate, "batch_size": batch_size,
+        "board": board, "resolution": resolution, **dataclasses.asdict(trained_with),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(folder) if folder is not None else Path(temporary)
         plan = exporting.export_network(name, place, data=data, **options)
-        trained = run(place, machine, seed=seed, **(images or {}))
+        trained = run(place, machine, seed=trained_with.seed, **(images or {}))
         compiler = compiler_version("cc" if machine == "native" else "arm-none-eabi-gcc")
     limits = images or {}
     config = {
         "network": name, "task": task, **options, "budget": plan.program.budget, "machine": machine,
-        "learning_rate": exporting.rate_of(plan.program, learning_rate),
-        "batch_size": batch_size if plan.program.accumulates else 1,
+        "learning_rate": trained_with.rate(plan.program), "batch_size": trained_with.batch(plan.program),
     }  # fmt: skip
     record = {
         "schema": SCHEMA,

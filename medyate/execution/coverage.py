@@ -85,7 +85,7 @@ class Coverage:
 
 
 def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Coverage:
-    """The coverage of a model that :func:`medyate.costs.walk` has found ``found`` in."""
+    """The coverage of a model; ``layers`` are what :func:`medyate.costs.walk` finds in it."""
     modules, why = dict(model.named_modules()), obstacles(model, heads)
     of_heads = {
         id(parameter)

@@ -164,15 +164,9 @@ def saved(attached, call: inputs.Call) -> tuple[dict[str, int], dict[str, int]]:
     """What a forward pass of an attached model saves for the backbone's backward pass, in bytes by part and by
     operation. With dropout and batch norm as in training, unless the model does not run so (a detector wants its
     targets then), and without a trace: running statistics stay as they are."""
-    try:
-        counter, samples = _counted(attached, call, training=True), 1
-    except Exception as error:  # the user's code without what it gets in training may raise anything
-        samples = 2 if "more than 1 value per channel" in str(error) else 1  # batch norm's, of a single pixel
-        try:
-            twice = call if samples == 1 else tree_map_only(Tensor, lambda one: torch.cat([one, one]), call)
-            counter = _counted(attached, twice, training=samples == 2)
-        except Exception:
-            counter, samples = _counted(attached, call, training=False), 1
+    counter, samples = _in_training(attached, call)
+    if counter is None:
+        counter, samples = _counted(attached, call, training=False), 1
     counter.parts.pop("classifier")
     one, every = (
         {name: -(-size // samples) for name, size in of.items()} for of in (counter.parts, counter.operations)
@@ -180,20 +174,22 @@ def saved(attached, call: inputs.Call) -> tuple[dict[str, int], dict[str, int]]:
     return one, every
 
 
+def _in_training(attached, call: inputs.Call) -> tuple[_Counter | None, int]:
+    """A training pass's counter and its samples: two where batch norm has but one value of one sample. None where the
+    model does not run."""
+    twice = tree_map_only(Tensor, lambda one: torch.cat([one, one]), call)
+    for samples, given in ((1, call), (2, twice)):
+        try:
+            return _counted(attached, given, training=True), samples
+        except Exception as error:  # the user's code without what it gets in training may raise anything
+            if inputs.ONE_VALUE not in str(error):
+                break
+    return None, 1
+
+
 def _counted(attached, call: inputs.Call, training: bool) -> _Counter:
     model, trains = attached.model, attached.batch_norm == "train"
-    statistics = [buffer for buffer in model.buffers() if not buffer.is_meta]
-    former = [buffer.clone() for buffer in statistics] if training and trains else []
-    try:
-        return _count(attached, model, call, training, trains)
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(statistics, former):
-                buffer.copy_(value)
-
-
-def _count(attached, model: nn.Module, call: inputs.Call, training: bool, trains: bool) -> _Counter:
-    with inputs.evaluation(model):
+    with inputs.same_buffers(model, wanted=training and trains), inputs.evaluation(model):
         for module in model.modules():
             module.training = training and (trains or not isinstance(module, nn.modules.batchnorm._BatchNorm))
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counter(model, attached.classifier) as counter:

@@ -36,8 +36,8 @@ class Promise:
     :class:`medyate.selection.Selector`, which is left as it is.
     """
 
-    def __init__(self, model: nn.Module, selector, input_shape: inputs.Shapes, **options):
-        self._model, self._selector, self._input_shape = model, selector, input_shape
+    def __init__(self, model: nn.Module, selector, call: inputs.Call, **options):
+        self._model, self._selector, self._call = model, selector, call
         self._place = {layer.name: place for place, layer in enumerate(selector.layers)}
         self._foremost, self._has_warned = len(self._place), False
         trial = copy.deepcopy(selector)
@@ -49,35 +49,40 @@ class Promise:
             told = self._told(attached, selection)
         finally:
             attached.detach()
-        if told:
-            warnings.warn(told, BeyondBudget, stacklevel=3)
+        self._warn(told)
 
     def check(self, attached, selection) -> None:
         """Warn of a selection of an attached model, if it keeps too much and none before did."""
-        first = min((self._place[name] for name in selection.channels), default=self._foremost)
-        if self._has_warned or first >= self._foremost or (attached.is_plain and attached.batch_norm == "frozen"):
+        is_known = self._begins(selection) >= self._foremost
+        if self._has_warned or is_known or (attached.is_plain and attached.batch_norm == "frozen"):
             return
-        if told := self._told(attached, selection):
-            warnings.warn(told, BeyondBudget, stacklevel=3)
+        self._warn(self._told(attached, selection))
+
+    def _begins(self, selection) -> int:
+        """The place of the first selected layer in the network."""
+        return min((self._place[name] for name in selection.channels), default=self._foremost)
+
+    def _warn(self, told: str | None) -> None:
+        if told:
+            self._has_warned = True
+            warnings.warn(told, BeyondBudget, stacklevel=4)  # where the user made a Subnet, or began an epoch
 
     def _told(self, attached, selection) -> str | None:
         """What is said of a selection that keeps too much: operations, bytes, what would help."""
-        self._foremost = min((self._place[name] for name in selection.channels), default=self._foremost)
+        self._foremost = self._begins(selection)
         size = next(self._model.parameters()).element_size()
         gradients = size * selection.weight_elements(self._selector.layers)
-        call = inputs.example(self._input_shape, self._model, next(self._model.parameters()).device)
-        parts, operations = saved(attached, call)
+        parts, operations = saved(attached, self._call)
         kept = sum(parts.values()) + gradients
         promised = size * self._selector.budget + parts["masks"]
         if kept <= TOLERATED * promised:
             return None
-        self._has_warned = True
         helps = []
         further = {"none": "layers", "layers": "blocks"}.get(attached.recompute)
         if further is not None:
             former, attached.recompute = attached.recompute, further
             try:
-                less = sum(saved(attached, call)[0].values()) + gradients
+                less = sum(saved(attached, self._call)[0].values()) + gradients
             finally:
                 attached.recompute = former
             if less < kept:

@@ -8,7 +8,6 @@ SHA-256 is compared before anything reads it, wherever it came from.
 import hashlib
 import importlib.metadata
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import InputError
+from . import paths
 
 ENVIRONMENT_VARIABLE = "MEDYATE_DATA"
 TIMEOUT_SECONDS = 30
@@ -170,16 +170,11 @@ def retrieve(file: RemoteFile, check: Callable[[Path], None], *, progress: bool 
         InputError: the cache cannot be written.
         Unavailable: no address gave the file.
     """
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # mode bits do not tell of a read-only file system
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {str(folder)!r} ({error.strerror}), where downloads go; allowed: another cache folder "
-            f"by XDG_CACHE_HOME, or {file.name!r} in a folder that {ENVIRONMENT_VARIABLE} names"
-        ) from error
+    folder = paths.make(
+        cache_folder(),
+        ", where downloads go; allowed: another cache folder by XDG_CACHE_HOME, "
+        f"or {file.name!r} in a folder that {ENVIRONMENT_VARIABLE} names",
+    )
     part, failures = folder / f"{file.name}.part", []
     for url in file.urls:
         try:

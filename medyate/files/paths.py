@@ -67,16 +67,18 @@ def records(kind: str) -> dict[str, Path]:
 
 def writable(kind: str) -> Path:
     """The folder for new files of ``kind``, made if need be; refuses one that cannot be written."""
-    folder = own() / kind
+    return make(own() / kind, "; set MEDYATE_RESULTS to a folder that can be written")
+
+
+def make(folder: Path, advice: str) -> Path:
+    """The folder, made if need be; one that cannot be written to is refused, with ``advice`` at the error's end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # the mode bits do not tell (root, read-only mounts): only a file that is made does
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(
-            f"cannot write to {str(folder)!r} ({error.strerror}); set MEDYATE_RESULTS to a folder that can be written"
-        ) from error
+        raise InputError(f"cannot write to {str(folder)!r} ({error.strerror}){advice}") from error
     return folder
 
 

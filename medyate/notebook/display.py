@@ -160,8 +160,7 @@ def _plain(value, decimals: int) -> str:
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
-        shown = f"{value:,.{decimals}f}"
-        return shown.lstrip("-") if float(shown.replace(",", "")) == 0 else shown  # no "-0.00"
+        return f"{value:z,.{decimals}f}"  # z: no "-0.00"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -17,6 +17,7 @@ from ..errors import InputError
 #: One shape, a sequence of them, or a mapping from argument to shape.
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 Call = tuple[tuple, dict[str, Any]]  # positional and keyword arguments
+ONE_VALUE = "more than 1 value per channel"  # torch's of batch norm in training, with one pixel of one sample
 BATCHES = (
     "(inputs, labels), where inputs may be a tuple or a mapping of the model's arguments; or a mapping with 'labels'"
 )
@@ -94,9 +95,9 @@ def integers(input_shape: Shapes, model: nn.Module) -> tuple[bool, ...]:
 _TRIALS = 16  # combinations of kinds of arguments at most
 
 
-def takes_integers(input_shape: Shapes, model: nn.Module) -> bool:
-    """Whether a model takes integers, of which an example need not mean anything: not any number is a token."""
-    return any(integers(input_shape, model))
+def has_integers(call: Call) -> bool:
+    """Whether an example holds integers, of which it need not mean anything: not any number is a token."""
+    return any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in tree_leaves(call))
 
 
 def does_not_run(input_shape: Shapes, error: Exception) -> InputError:
@@ -127,6 +128,18 @@ def meta_state(model: nn.Module) -> dict[str, Tensor]:
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
         if tensor is not None
     }
+
+
+@contextmanager
+def same_buffers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """The model's buffers (running statistics, counters) get back the values that they had; unless not ``wanted``."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers() if wanted and not buffer.is_meta]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
 
 
 @contextmanager
@@ -257,7 +270,7 @@ def _told(value: Any) -> str:
 
 def _no_input(model: nn.Module, given: tuple, named: Mapping[str, Any], error: Exception) -> str | None:
     """Why a batch is none for the model; None where the model's own code is at fault."""
-    if "more than 1 value per channel" in str(error):  # torch's of batch norm, with one pixel of one sample
+    if ONE_VALUE in str(error):
         return (
             "a batch of one sample leaves batch norm in training a single value a channel; allowed: batches of at "
             "least 2 samples (drop_last=True), or a larger input"

@@ -20,13 +20,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError, choose, whole
+from ..errors import InputError, choose, positive, whole
 
 # Modules that import torch, which takes seconds, are imported where a config is completed: to declare or to read one,
 # or to print a command's help, takes none of them.
@@ -47,16 +46,6 @@ def option(
     """
     says = {"help": help, "stands_for": stands_for, "flags": flags, "later": later}
     return dataclasses.field(default=default, metadata=says)
-
-
-def _positive(value: Any, what: str, zero: bool = False) -> float:
-    """A finite number above 0 (or from 0 on); integers become floats."""
-    allowed = f"allowed: a number {'from 0 on' if zero else 'above 0'}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{what} {value!r} is not a number; {allowed}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InputError(f"{what} {value!r} is out of range; {allowed}")
-    return float(value)
 
 
 def _flag(value: Any, what: str) -> bool:
@@ -201,7 +190,7 @@ class _Config:
             "seed": whole(self.seed, "seed", 0, 2**32 - 1),
             "resolution": whole(self.resolution, size, 16, network.longest),
             "batch_size": whole(self.batch_size, "batch size", 1),
-            "learning_rate": _positive(self.learning_rate, "learning rate"),
+            "learning_rate": positive(self.learning_rate, "learning rate"),
         }
         choose(self.depthwise, DEPTHWISE, "depthwise cost")
         return values
@@ -293,8 +282,8 @@ class RunConfig(_Config):
         from . import rankings
 
         values = self._common() | {
-            "momentum": _positive(self.momentum, "momentum", zero=True),
-            "weight_decay": _positive(self.weight_decay, "weight decay", zero=True),
+            "momentum": positive(self.momentum, "momentum", zero=True),
+            "weight_decay": positive(self.weight_decay, "weight decay", zero=True),
             "probe_batches": whole(self.probe_batches, "probe batches", 1),
         }
         _flag(self.norm_affine, "norm_affine")

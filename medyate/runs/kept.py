@@ -13,6 +13,7 @@ from .. import networks, strategies
 from ..errors import InputError, choose
 from ..execution.measure import BYTES_PER_ELEMENT, PARTS, TRANSFORMER_PARTS, Kept, measure
 from ..execution.promise import BeyondBudget
+from ..probing.inputs import ONE_VALUE
 from ..selection import Selection
 from .config import RunConfig, stand_in_task
 from .finetune import subnet_of
@@ -63,7 +64,7 @@ class Step:
         try:
             return measure(self.model, self.subnet.attached.classifier, self.optimizer, *self._batch(batch_size))
         except ValueError as error:  # torch's of train-mode batch norm, where a channel is one number
-            if "more than 1 value per channel" not in str(error):
+            if ONE_VALUE not in str(error):
                 raise
             raise InputError(
                 f"resolution {self.config.resolution!r} with batch size {batch_size!r} leaves batch norm in mode "

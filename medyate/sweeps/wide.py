@@ -33,6 +33,7 @@ from ..errors import InputError, choose
 from ..execution.attach import _stay_frozen
 from ..execution.modes import BATCH_NORMS
 from ..networks.convolutional import SamePad2d
+from ..probing.inputs import same_buffers
 
 BY_CHANNEL = (nn.ReLU, nn.ReLU6, nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, SamePad2d)
 GRAPH_WARM_UPS = 3  # what torch's documentation of CUDA graphs takes
@@ -233,21 +234,19 @@ class Wide:
     def mean_gradients(self, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """The whole gradients of the named parameters, averaged over ``batches`` as :meth:`step` takes
         them: (runs, n, ..) each. Weights, running statistics and what is trained stay as they are."""
-        kept = [buffer.clone() for buffer in self.network.buffers()]
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in names)
         parameters = [self._parameters[name] for name in names]
         self.network.train()
         total, count = [torch.zeros_like(parameter) for parameter in parameters], 0
-        for images, labels in batches:
-            torch._foreach_add_(
-                total, torch.autograd.grad(self._losses(self.network(images), labels).sum(), parameters)
-            )
-            count += 1
+        with same_buffers(self.network):
+            for images, labels in batches:
+                torch._foreach_add_(
+                    total, torch.autograd.grad(self._losses(self.network(images), labels).sum(), parameters)
+                )
+                count += 1
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in self.trained)
-        for buffer, former in zip(self.network.buffers(), kept, strict=True):
-            buffer.copy_(former)
         return {name: self._parts(value) / count for name, value in zip(names, total, strict=True)}
 
     @staticmethod

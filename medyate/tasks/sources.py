@@ -182,19 +182,19 @@ class FolderSource:
 
     def _check_classes(self, inside: dict[str, list[str]]) -> None:
         """Refuse splits within the classes, CLASS/train beside CLASS/test; tell of other folders within them."""
-        deeper = [
-            f"{name}/{rest.rpartition('/')[0]}" for name, rests in inside.items() for rest in rests if "/" in rest
-        ]
+        deeper = sorted(
+            {f"{name}/{rest.rpartition('/')[0]}" for name, rests in inside.items() for rest in rests if "/" in rest}
+        )
         if not deeper:
             return
         if {"train"} < {role(folder.split("/")[1]) for folder in deeper} - {None}:
             raise InputError(
-                f"{str(self.path)!r} has splits within its classes, such as {_list(sorted(set(deeper))[:2])}; allowed: "
+                f"{str(self.path)!r} has splits within its classes, such as {_list(deeper[:2])}; allowed: "
                 "train/CLASS and test/CLASS, or CLASS alone"
             )
         warnings.warn(
             f"task {self.name!r}: the classes are {_list(sorted(inside))}; folders within them, such as "
-            f"{sorted(set(deeper))[0]!r}, count as theirs",
+            f"{deeper[0]!r}, count as theirs",
             stacklevel=4,
         )
 

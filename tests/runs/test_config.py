@@ -230,7 +230,7 @@ BAD = [
     ({"resolution": "128"}, "resolution '128'"),
     ({"batch_size": 0}, "batch size 0"),
     ({"learning_rate": "0.1"}, "learning rate '0.1' is not a number"),
-    ({"learning_rate": 0}, "learning rate 0 is out of range; allowed: a number above 0"),
+    ({"learning_rate": 0}, "learning rate 0 is out of range; allowed: a finite number above 0"),
     ({"learning_rate": float("nan")}, "learning rate nan is out of range"),
     ({"momentum": -0.1}, "momentum -0.1 is out of range"),
     ({"weight_decay": "none"}, "weight decay 'none' is not a number"),
