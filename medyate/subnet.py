@@ -136,7 +136,7 @@ class Subnet:
         self.attached.expect({layer.name: layer.activation_elements_per_channel for layer in self.layers}, input_shape)
         self.attached.before_step, self.attached.after_step = self._before_step, self._after_step
         self._watch = StepWatch(self.attached)
-        if self.coverage.misses_products and strategy.needs(Needs.BUDGET):
+        if self.coverage.surprises and strategy.needs(Needs.BUDGET):
             warnings.warn(str(self.coverage), stacklevel=2)
         self.selection: Selection | None = None
         self._latest: dict[str, Tensor] = {}  # norms of the last step

@@ -63,6 +63,12 @@ class Coverage:
     selectable_elements: int
     weight_elements: int
     misses_products: bool  # whether any of the obstacles keeps from selection what has a cost
+    early: tuple[str, ...] = ()  # layers of the classifier that run before all that can be selected
+
+    @property
+    def surprises(self) -> bool:
+        """Whether there is something that a user should know before training."""
+        return self.misses_products or bool(self.early)
 
     @property
     def share(self) -> float:
@@ -81,7 +87,13 @@ class Coverage:
             f"{', '.join(names[:2])}{f' and {len(names) - 2} more' if len(names) > 2 else ''}: {reason}"
             for reason, names in reasons.items()
         ]
-        return line + (f"; not {'; not '.join(told)}" if told else "") + f"; allowed: {ALLOWED}"
+        line += f"; not {'; not '.join(told)}" if told else ""
+        if self.early:
+            line += (
+                f"; {self.early[0]!r} of the classifier runs before all of them: it is trained always, outside the "
+                "budget, by a gradient that goes through the whole network, unless classifier= names another"
+            )
+        return f"{line}; allowed: {ALLOWED}"
 
 
 def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Coverage:
@@ -94,8 +106,8 @@ def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Cover
         if is_inside(owner, heads) or f"{owner}.{name}" in heads
     }
     # a weight that a head shares, as language models' embeddings do, is trained with it
-    products = [layer.name for layer in layers if not of_heads & _weights(modules.get(layer.name))]
-    products = [name for name in products if not is_inside(name, heads)]
+    ran = [layer.name for layer in layers]
+    products = [name for name in ran if not (is_inside(name, heads) or of_heads & _weights(modules.get(name)))]
     reasons, selectable = {}, []
     for name in products:
         reason = why.get(name, "it is no module")
@@ -116,7 +128,9 @@ def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Cover
             taken += parameter.numel()
         elif owner not in reasons:
             reasons[owner] = why.get(owner) or "no product of its own with this weight in the forward pass"
-    return Coverage(tuple(heads), tuple(selectable), reasons, taken, elements, misses)
+    early = tuple(ran[: ran.index(selectable[0])]) if selectable else ()
+    early = tuple(name for name in early if name not in products)
+    return Coverage(tuple(heads), tuple(selectable), reasons, taken, elements, misses, early)
 
 
 def _weights(module: nn.Module | None) -> set[int]:

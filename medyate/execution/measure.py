@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..probing import inputs
 from . import kernels, recompute
-from .layers import SubnetBatchNorm2d
+from .layers import Split, SubnetBatchNorm2d
 
 PARTS = ("selected_activations", "masks", "batch_norm", "other", "weight_gradients", "optimizer_state")
 # Parts that are named only where something is held: what transformers keep (medyate.execution.recompute).
@@ -98,6 +98,7 @@ class _Counter:
         self.operations: dict[str, int] = {}
         self.noted: dict[int, tuple[str, str]] = {}
         self.inside: list[str] = []
+        self.has_left = False  # the classifier, which none of its layers runs in now
         self.handles = []
         heads = set(classifier) if isinstance(classifier, nn.ModuleList) else {classifier}
         for module in model.modules():
@@ -109,9 +110,11 @@ class _Counter:
                 else None
             )
             if part:
+                leave = self._leave_head if part == "classifier" else self._leave
                 self.handles.append(module.register_forward_pre_hook(self._enter(part)))
-                if part != "classifier":  # all that follows the classifier is the loss
-                    self.handles.append(module.register_forward_hook(self._leave))
+                self.handles.append(module.register_forward_hook(leave))
+            elif isinstance(module, Split):
+                self.handles.append(module.register_forward_pre_hook(self._resume))
         self.keep_alive: list[Tensor] = []
 
     def _enter(self, part):
@@ -119,6 +122,17 @@ class _Counter:
 
     def _leave(self, *_):
         self.inside.pop()
+
+    # All that follows the classifier is the loss, until a layer of the backbone runs again: there may be several
+    # heads, some of them on the way, and one whose weight an encoder shares runs first.
+
+    def _leave_head(self, *_):
+        self.has_left = True
+
+    def _resume(self, *_):
+        if self.has_left:
+            self.inside[:] = [part for part in self.inside if part != "classifier"]
+            self.has_left = False
 
     def note(self, tensor: Tensor, part: str) -> None:
         scope = recompute.current()

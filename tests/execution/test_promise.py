@@ -191,3 +191,46 @@ def test_whoever_hooks_saved_tensors_counts_what_is_really_kept():
     backbone = sum(size for part, size in parts.items() if part not in ("weight_gradients", "optimizer_state"))
     # beside the backbone's the hook sees what dropout, the head and the loss keep of a few numbers
     assert backbone <= sum(sizes.values()) <= backbone + 400
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder is the encoder's weight, transposed: the head runs first."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.narrow, self.wide = nn.Linear(80, 16), nn.Linear(16, 8), nn.Linear(8, 16)
+
+    def forward(self, x):
+        hidden = self.wide(self.narrow(self.encoder(x).relu()).relu()).relu()
+        return F.linear(hidden, self.encoder.weight.t())
+
+
+def test_a_head_that_runs_first_is_told_and_what_is_behind_it_is_the_backbones():
+    model, x = Tied(), torch.rand(1, 80)
+    with pytest.warns(UserWarning, match="'encoder' of the classifier runs before all of them: it is trained always"):
+        subnet = Subnet(model, 40, ANY, input_shape=(80,))
+    assert subnet.coverage.classifier == ("encoder",) and subnet.coverage.early == ("encoder",)
+    subnet.next_epoch()
+    kept = medyate.measure(
+        model, model.encoder, torch.optim.SGD(subnet.parameters(), lr=0.0), x, x, loss_function=F.mse_loss
+    )
+    # masks of the three rectified outputs, a bit each; the product with the head's weight keeps its 16 inputs
+    assert kept.backbone["masks"] == 2 + 1 + 2 and kept.operations["linear"] == 4 * 16
+
+
+def test_a_head_on_the_way_is_no_surprise():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.aside = nn.Linear(8, 8), nn.Linear(8, 2)
+            self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            x = self.first(x).relu()
+            aside = self.aside(x)
+            return aside, self.head(self.second(x).relu())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        subnet = Subnet(Two(), 40, ANY, input_shape=(8,))
+    assert subnet.coverage.classifier == ("aside", "head") and not subnet.coverage.early

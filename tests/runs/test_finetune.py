@@ -315,6 +315,26 @@ def test_a_damaged_checkpoint_is_worth_nothing(results):
         assert numbers(run(settings)) == numbers(expected)
 
 
+def test_a_checkpoint_whose_optimiser_knows_other_parameters_is_refused(results):
+    settings = config(momentum=0.9)
+
+    def stop(row):
+        raise Stop
+
+    with pytest.raises(Stop):
+        finetune.run(settings, device="cpu", progress=stop)
+    checkpoint = results / "checkpoints" / f"{settings.id}.pt"
+    state = torch.load(checkpoint, weights_only=False)
+    state["optimizer"]["param_groups"][0]["params"] = [0]
+    torch.save(state, checkpoint)
+    with pytest.raises(
+        InputError, match=r"knows 1 trained parameters, where there are \d+; allowed"
+    ):
+        finetune.run(settings, device="cpu")
+    assert checkpoint.exists()  # nothing is lost
+    assert run(settings, force=True)["epochs"]
+
+
 def test_force_begins_anew(results):
     settings = config()
 
