@@ -11,6 +11,7 @@ too; with it, use one thread. Weights are random: time and memory do not depend 
 """
 
 import argparse
+import functools
 import json
 import platform
 import statistics
@@ -25,6 +26,7 @@ from torch import nn
 from medyate import networks
 from medyate.costs import Layer
 from medyate.execution import measure as memory
+from medyate.execution.layers import Split
 from medyate.execution.masked import Dense
 from medyate.networks import schemes
 from medyate.runs import rankings
@@ -143,6 +145,7 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
     head_only = Subnet(head, strategy="Head only", input_shape=shape, classifier="classifier")
     head_only.next_epoch()
     found.append(training("classifier only", head, head_only.attached, images, labels))
+    found.append(products(subnet, images))
     adapter = lora(network, ours.trained, images, labels, layers)
     if adapter is not None:
         found.append(adapter)
@@ -154,6 +157,42 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
 
     found.append(Contender("forward pass alone", forward, None, 0))
     return found, selection, layers
+
+
+def products(subnet: Subnet, images: torch.Tensor) -> Contender:
+    """The convolutions, input gradients and selected weight gradients of ours one after another, on tensors that are
+    there: no module, no autograd, no folding, no masks. What an execution by these operators takes at least."""
+    inputs: dict[Split, torch.Tensor] = {}
+    splits = [module for module in subnet.model.modules() if isinstance(module, Split)]
+    handles = [
+        module.register_forward_pre_hook(lambda module, given: inputs.setdefault(module, given[0])) for module in splits
+    ]
+    with torch.no_grad():
+        subnet.model(images)
+    for handle in handles:
+        handle.remove()
+    ahead, calls = True, []
+    for module, x in inputs.items():
+        with torch.no_grad():
+            weight, out = module.folded_weight(module.scale()).contiguous(), module.output(module.padded(x), True)
+        ceiling = None if module.activation is None else module.activation.ceiling
+        forward = module.geometry.forward if module.activation is None else module.geometry.rectified
+        extra = () if module.activation is None else (ceiling,)
+        padded, gradient = module.padded(x), torch.rand_like(out)
+        bias = torch.zeros(len(weight), device=x.device)
+        calls.append(functools.partial(forward, padded, weight, bias, *extra))
+        if not ahead:
+            calls.append(functools.partial(module.geometry.input_gradient, gradient, weight, tuple(padded.shape)))
+        if module.selected_weight is not None:
+            ahead = False
+            calls.append(functools.partial(module.compact_gradient, gradient, module.chosen(x), None))
+
+    def step():
+        with torch.no_grad():
+            for call in calls:
+                call()
+
+    return Contender("our products alone", step, None, 0)
 
 
 def milliseconds(

@@ -200,13 +200,12 @@ class Subnet:
         """Note this step's norms."""
         if not self.strategy.needs(Needs.OWN_GRADIENT) or self.selection is None or overflowed(optimizer):
             return
-        for name, gradient in self.attached.gradients().items():
-            if self.attached.is_held(name, optimizer):
-                rows = unscaled(gradient.double(), optimizer)
-                if self.gathers:
-                    self._add(name, rows)
-                else:
-                    self._latest[name] = rows.norm(dim=1)
+        for name, gradient in self.attached.gradients(optimizer).items():
+            rows = unscaled(gradient.double(), optimizer)
+            if self.gathers:
+                self._add(name, rows)
+            else:
+                self._latest[name] = rows.norm(dim=1)
 
     def _add(self, name: str, rows: Tensor) -> None:
         value = rows.double().norm(dim=1) if self.norm_gradient == "mean_norm" else rows.double()

@@ -408,24 +408,20 @@ class Attached:
     def _split(self, name: str) -> Any:
         return self.model.get_submodule(name)
 
-    def is_held(self, name: str, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether this optimiser trains the layer."""
-        weight = self.weight_of(name)
-        return any(p is weight for group in optimizer.param_groups for p in group["params"])
-
     def trust(self) -> None:
         """What optimisers know now, or will load, is of the present selection."""
         self.steps.trust()
 
-    def gradients(self) -> dict[str, Tensor]:
-        """The selected weights' gradients by layer, one row a channel: (k, elements per channel)."""
-        selected = self.selected.items()
-        return {name: self.gradient(name) for name, _ in selected if self.weight_of(name).grad is not None}
-
-    def gradient(self, name: str) -> Tensor:
-        """One selected layer's gradient, a row a channel."""
-        module = self._split(name)
-        return rows(module, module.selected_weight.grad)
+    def gradients(self, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+        """The selected weights' gradients by layer, one row a channel: (k, elements per channel); of those layers
+        alone that ``optimizer`` trains, if one is given."""
+        held = steps.held(optimizer)
+        weights = ((module, module._parameters["selected_weight"]) for module in self.selected.values())
+        return {
+            module.layer_name: rows(module, weight.grad)
+            for module, weight in weights
+            if weight.grad is not None and (held is None or id(weight) in held)
+        }
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
         """Give the model back as it was, with the weights that were trained; or a copy of it, ``twin``."""

@@ -595,7 +595,7 @@ def hooked(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or hasattr(module, "parametrizations")
+        or "parametrizations" in module._modules
     )
 
 

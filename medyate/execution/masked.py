@@ -110,11 +110,6 @@ class Dense:
         """The parameter by which a layer is trained."""
         return _weight_of(self.model.get_submodule(name))
 
-    def is_held(self, name: str, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether this optimiser trains the layer."""
-        weight = self.weight_of(name)
-        return any(p is weight for group in optimizer.param_groups for p in group["params"])
-
     def trust(self) -> None:
         """Nothing is ever dropped here."""
 
@@ -129,16 +124,17 @@ class Dense:
         if self.after_step is not None:
             self.after_step(optimizer, closure)
 
-    def gradients(self) -> dict[str, Tensor]:
-        """The selected channels' gradients by layer, one row a channel."""
-        chosen = self._chosen
-        return {name: self.gradient(name) for name in chosen if self.weight_of(name).grad is not None}
-
-    def gradient(self, name: str) -> Tensor:
-        """One selected layer's gradient, a row a channel."""
-        module = self.model.get_submodule(name)
-        per_channel = _per_channel(_usual(module, cast(Tensor, _weight_of(module).grad)), getattr(module, "groups", 1))
-        return per_channel.index_select(0, self._chosen[name])
+    def gradients(self, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+        """The selected channels' gradients by layer, one row a channel; of those layers alone that ``optimizer``
+        trains, if one is given."""
+        held, gradients = steps.held(optimizer), {}
+        for name, indices in self._chosen.items():
+            module = self.model.get_submodule(name)
+            weight = _weight_of(module)
+            if weight.grad is not None and (held is None or id(weight) in held):
+                per_channel = _per_channel(_usual(module, weight.grad), getattr(module, "groups", 1))
+                gradients[name] = per_channel.index_select(0, indices)
+        return gradients
 
     def detach(self, twin: nn.Module | None = None) -> nn.Module:
         """The model as it was, with what was trained; of a copy, ``twin``, nothing needs to be taken back."""

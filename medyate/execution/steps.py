@@ -87,6 +87,11 @@ def _remove(handles: list) -> None:
         handle.remove()
 
 
+def held(optimizer: torch.optim.Optimizer | None) -> set[int] | None:
+    """The ids of the parameters that an optimiser has in its groups; None without one."""
+    return None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
 def unscaled(gradient: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
     """Without the factor that a GradScaler leaves to optimisers which take it out themselves (``fused=True``)."""
     scale = getattr(optimizer, "grad_scale", None)
@@ -119,8 +124,8 @@ class StepWatch:
         if not selection.channels:
             return
         weights = {name: self.attached.weight_of(name) for name in selection.channels}
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        missing = [name for name, weight in weights.items() if id(weight) not in held]
+        known = held(optimizer) or set()
+        missing = [name for name, weight in weights.items() if id(weight) not in known]
         if missing and "optimiser" not in self.told and not _held_elsewhere(weights[missing[0]], optimizer):
             self._tell(
                 "optimiser",
