@@ -5,6 +5,7 @@ Each function returns a table with what is printed, what follows, and whether th
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +71,11 @@ def p_values(group: str = "CNNs", without: tuple[tuple[str, int, str], ...] = ()
     For the CNNs ``printed`` is Fig. 8's value and ``bracketed`` says whether the second reading
     holds it. ``without`` leaves out cells given as (network, budget, task).
     """
+    return _p_values(group, without).copy()
+
+
+@functools.cache
+def _p_values(group: str, without: tuple[tuple[str, int, str], ...]) -> pd.DataFrame:
     _, table, networks = GROUPS[group]
     means = paper.cells(table, networks=networks).drop(index=list(without))
     stds = paper.cells(table, "std_percent", networks=networks).drop(index=list(without))

@@ -176,24 +176,37 @@ def consecutive(norms: np.ndarray, top: float = 0.1) -> pd.DataFrame:
     import pandas as pd
     from scipy import stats
 
+    rho = consecutive_ranks(norms)  # refuses what is no series
+    norms = np.asarray(norms, dtype=float)
+    before, now = norms[:-1], norms[1:]
+    return pd.DataFrame(
+        {
+            "epoch": np.arange(2, len(norms) + 1),
+            "p_paired": stats.ttest_rel(before, now, axis=1).pvalue,
+            "p_unpaired": stats.ttest_ind(before, now, axis=1, equal_var=False).pvalue,
+            "rho": rho,
+            "overlap": [overlap(one, other, top) for one, other in zip(before, now)],
+        }
+    )
+
+
+def consecutive_ranks(norms: np.ndarray) -> np.ndarray:
+    """Spearman's rho of each epoch's channel norms with those of the epoch before: (epochs - 1,).
+
+    ``norms`` are epochs x channels. NaN where all of an epoch's norms are alike.
+    """
+    from scipy.stats import rankdata
+
     norms = np.asarray(norms, dtype=float)
     if norms.ndim != 2 or len(norms) < 2:
         raise InputError(
             f"channel norms of shape {norms.shape} are not a series; allowed: epochs x channels, 2 epochs or more"
         )
-    rows = []
-    for epoch in range(1, len(norms)):
-        before, now = norms[epoch - 1], norms[epoch]
-        rows.append(
-            {
-                "epoch": epoch + 1,
-                "p_paired": float(stats.ttest_rel(before, now).pvalue),
-                "p_unpaired": float(stats.ttest_ind(before, now, equal_var=False).pvalue),
-                "rho": float(stats.spearmanr(before, now).statistic),
-                "overlap": overlap(before, now, top),
-            }
-        )
-    return pd.DataFrame(rows)
+    ranks = rankdata(norms, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    lengths = np.sqrt((ranks**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (ranks[:-1] * ranks[1:]).sum(axis=1) / (lengths[:-1] * lengths[1:])
 
 
 def overlap(first: np.ndarray, second: np.ndarray, top: float = 0.1) -> float:

@@ -445,6 +445,7 @@ def forget() -> None:
     _curves.cache_clear()
     _efficiency.cache_clear()
     _steps.cache_clear()
+    _steps_within.cache_clear()
 
 
 def _ids(frame) -> tuple[str, ...]:
@@ -543,29 +544,36 @@ def layer_orders() -> Finding | None:
     )
 
 
-@cache
-def _steps(kind: str):
+def _series():
+    """The fine-tunings that recorded channel norms in three epochs or more."""
     frame = _every()["ranks"]
-    steps = []
     for row in frame.itertuples() if len(frame) else ():
         norms, layer_of, names = recorded.channel_norms(row.id)
-        if len(norms) < 3:
-            continue
-        if kind == "all":
-            steps.append(stats.consecutive(norms).assign(id=row.id))
-        else:
-            within = [
-                stats.consecutive(norms[:, layer_of == index]).assign(id=row.id)
-                for index in range(len(names))
-                if (layer_of == index).sum() >= 8
-            ]
-            steps += within
+        if len(norms) >= 3:
+            yield row.id, norms, [layer_of == index for index in range(len(names))]
+
+
+@cache
+def _steps():
+    steps = [stats.consecutive(norms).assign(id=name) for name, norms, _ in _series()]
+    return pd.concat(steps, ignore_index=True) if steps else None
+
+
+@cache
+def _steps_within():
+    """Rank correlations of consecutive epochs, layer by layer."""
+    steps = []
+    for name, norms, layers in _series():
+        for inside in layers:
+            if inside.sum() >= 8:
+                rho = stats.consecutive_ranks(norms[:, inside])
+                steps.append(pd.DataFrame({"epoch": range(2, len(norms) + 1), "rho": rho, "id": name}))
     return pd.concat(steps, ignore_index=True) if steps else None
 
 
 @_runs
 def ranks_stay() -> Finding | None:
-    steps = _steps("within")
+    steps = _steps_within()
     if steps is None:
         return None
     later = steps[steps.epoch > 2]
@@ -581,7 +589,7 @@ def ranks_stay() -> Finding | None:
 
 @_runs
 def two_phases() -> Finding | None:
-    steps = _steps("all")
+    steps = _steps()
     if steps is None:
         return None
     first, last = steps[steps.epoch == 2], steps[steps.groupby("id").epoch.transform("max") == steps.epoch]

@@ -5,6 +5,7 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from scipy import stats as scipy_stats
 
 from medyate.errors import InputError
@@ -182,6 +183,21 @@ def test_paired_and_estimate_against_scipy():
     assert stats.paired([1, 2], [0, 1]).p == 0
     with pytest.raises(InputError, match="at least two pairs; got 1"):
         stats.paired([1], [0])
+
+
+def test_consecutive_epochs_are_scipys_tests_one_by_one():
+    norms = np.random.default_rng(3).lognormal(size=(4, 60)).round(1)  # rounded: with ties
+    table = stats.consecutive(norms)
+    assert table.epoch.tolist() == [2, 3, 4]
+    for row, (before, now) in zip(table.itertuples(), zip(norms[:-1], norms[1:])):
+        expected = (
+            scipy.stats.ttest_rel(before, now).pvalue,
+            scipy.stats.ttest_ind(before, now, equal_var=False).pvalue,
+            scipy.stats.spearmanr(before, now).statistic,
+            stats.overlap(before, now),
+        )
+        assert (row.p_paired, row.p_unpaired, row.rho, row.overlap) == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(stats.consecutive_ranks(np.ones((2, 5)))).all()
 
 
 def test_consecutive_tells_equal_means_from_equal_ranks():

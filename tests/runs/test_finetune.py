@@ -327,9 +327,7 @@ def test_a_checkpoint_whose_optimiser_knows_other_parameters_is_refused(results)
     state = torch.load(checkpoint, weights_only=False)
     state["optimizer"]["param_groups"][0]["params"] = [0]
     torch.save(state, checkpoint)
-    with pytest.raises(
-        InputError, match=r"knows 1 trained parameters, where there are \d+; allowed"
-    ):
+    with pytest.raises(InputError, match=r"knows 1 trained parameters, where there are \d+; allowed"):
         finetune.run(settings, device="cpu")
     assert checkpoint.exists()  # nothing is lost
     assert run(settings, force=True)["epochs"]
