@@ -261,6 +261,61 @@ def _flops() -> tuple[Question, ...]:
     )
 
 
+@exercise("ex-knapsack")
+def _knapsack() -> tuple[Question, ...]:
+    from .. import costs, networks
+    from ..networks import schemes
+
+    layers = costs.layers(networks.build("mbv2-w0.35", weights="random"), (3, 128, 128))
+    budget = schemes.budget("mbv2-w0.35", 1, layers)
+
+    def taken(key, whole: bool = False) -> list[tuple]:
+        """Each layer with the number of its channels that still fit, in the order of ``key``."""
+        found, left = [], budget
+        for layer in sorted(layers, key=key):
+            count = min(layer.channels, left // layer.channel_elements)
+            if whole and count < layer.channels:
+                count = 0
+            left -= count * layer.channel_elements
+            found.append((layer, count))
+        return found
+
+    def weights(found: list[tuple]) -> int:
+        return sum(count * layer.weight_elements_per_channel for layer, count in found)
+
+    def share(layer) -> float:
+        return layer.weight_elements_per_channel / layer.channel_elements
+
+    best = taken(lambda layer: -share(layer))
+    first = next(place for place, (layer, count) in enumerate(best) if count < layer.channels)
+    return (
+        Question(
+            "weights",
+            weights(best),
+            "count",
+            (
+                Slip(
+                    weights(taken(lambda layer: layer.channel_elements)),
+                    "that takes the cheapest channels; take those whose price goes to weights for the most part",
+                ),
+                Slip(weights(taken(share)), "that sorts the other way round"),
+                Slip(
+                    weights(taken(lambda layer: -share(layer), whole=True)),
+                    "that takes whole layers only; a part of a layer's channels will do",
+                ),
+                Slip(weights(best[: first + 1]), "after the first layer that does not fit whole, go on with the next"),
+                Slip(
+                    sum(count * layer.channel_elements for layer, count in best),
+                    "that is what is used of the budget; the inputs take a part of it",
+                ),
+                Slip(sum(count for _, count in best), "those are channels; count the weights in them"),
+                Slip(budget, "that is the whole budget; the inputs take a part of it"),
+            ),
+            "sort layers by the share of a channel's price that goes to weights, and take what fits",
+        ),
+    )
+
+
 @exercise("ex-hand")
 def _hand() -> tuple[Question, ...]:
     import torch
@@ -374,6 +429,58 @@ def _step() -> tuple[Question, ...]:
             ),
             "write N down: one value is measured as 1, and all others are equal",
             tolerance=5e-3,
+        ),
+    )
+
+
+@exercise("ex-cut")
+def _cut() -> tuple[Question, ...]:
+    from .. import ranking
+
+    def covered(prices, budget, alpha) -> float:
+        return budget / sum(prices[: ranking.smallest_k(prices, budget, alpha)])
+
+    def epochs(share: float, left: float = 0.1) -> float:
+        return math.log(left) / math.log(1 - share)
+
+    def right(prices, budget, alpha) -> int:
+        return math.ceil(epochs(covered(prices, budget, alpha)))
+
+    prices = [400, 250, 700, 150, 900, 300, 1200, 600]
+    return (
+        Question(
+            "epochs",
+            right,
+            "count",
+            (
+                Slip(
+                    lambda prices, budget, alpha: math.ceil(epochs(alpha)),
+                    "you took the threshold; the K layers cost more than it asks for, so one selection covers less",
+                ),
+                Slip(
+                    lambda prices, budget, alpha: epochs(covered(prices, budget, alpha)),
+                    "it does not round; count whole epochs",
+                ),
+                Slip(
+                    lambda prices, budget, alpha: math.floor(epochs(covered(prices, budget, alpha))),
+                    "it rounds down; then 90 % are not reached yet",
+                ),
+                Slip(
+                    lambda prices, budget, alpha: math.ceil(epochs(covered(prices, budget, alpha), 0.9)),
+                    "that is until 10 % have been trained; 10 % are to be left",
+                ),
+                Slip(
+                    lambda prices, budget, alpha: math.ceil(0.9 / covered(prices, budget, alpha)),
+                    "that is if no channel came twice; the draws of two epochs overlap",
+                ),
+                Slip(
+                    lambda prices, budget, alpha: math.ceil(epochs(budget / sum(prices))),
+                    "that is with all layers in the search space; it has the first K",
+                ),
+                Slip(covered, "that is the share that one selection covers; how many epochs does it take?"),
+            ),
+            "find K, then the share that the budget covers, then the first epoch that leaves 10 % or less",
+            cases=((prices, 140, 0.1), (prices, 140, 0.2), (prices, 300, 0.4)),
         ),
     )
 
@@ -844,6 +951,54 @@ def _grid() -> tuple[Question, ...]:
                 Slip(runs // len(grids.PAPER_TASKS), "you counted one task"),
             ),
             "tasks, networks, seeds; and of the strategies, those with a budget once for each budget",
+        ),
+    )
+
+
+@exercise("ex-contradicted")
+def _contradicted() -> tuple[Question, ...]:
+    from scipy import stats as distributions
+
+    def excluded(quantile=None, ddof: int = 1, root: bool = True):
+        def judge(differences, printed) -> bool:
+            x = np.asarray(differences, dtype=float)
+            by = distributions.t.ppf(0.975, x.size - 1) if quantile is None else quantile(x.size)
+            return bool(abs(printed - x.mean()) > by * x.std(ddof=ddof) / (x.size**0.5 if root else 1))
+
+        return judge
+
+    right = excluded()
+    few, wide = [0.5, 1.0, 1.2], [-0.4, 0.3, 0.1, 0.9]
+    return (
+        Question(
+            "excluded",
+            right,
+            "count",
+            (
+                Slip(
+                    lambda differences, printed: not right(differences, printed),
+                    "it is the other way round: excluded is what lies outside the interval",
+                ),
+                Slip(
+                    lambda differences, printed: right(differences, 0),
+                    "that asks whether zero is excluded; the paper's difference is asked for",
+                ),
+                Slip(
+                    lambda differences, printed: float(np.mean(differences)) != printed,
+                    "another mean is not enough: how sure is ours?",
+                ),
+                Slip(excluded(lambda n: 1.96), "1.96 is for many values; so few need the t-distribution"),
+                Slip(
+                    excluded(lambda n: distributions.t.ppf(0.95, n - 1)),
+                    "that is a 90 % interval: a tail of 2.5 % is left out on each side",
+                ),
+                Slip(excluded(ddof=0), "the deviation of a sample divides by n - 1"),
+                Slip(
+                    excluded(root=False), "that is the differences' own spread; the mean's is smaller by the root of n"
+                ),
+            ),
+            "True where the paper's difference lies outside the 95 % interval of the mean of ours",
+            cases=((few, 0.1), (few, 0.25), (few, 0.3), (few, 0.8), (few, 2.0), (wide, 3.0)),
         ),
     )
 

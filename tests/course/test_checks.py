@@ -38,6 +38,9 @@ BY_HAND = {
     "ex-copies": {"copies": 5556, "together": 11_112},
     "ex-expanded": {"whole": 786_432, "group": 131_072},
     "ex-linker": {"overflow": 4_673_744},  # what arm-none-eabi-ld says
+    # 4, 3 and 3 layers of 1,500, 1,350 and 1,350 elements; ln 0.1 / ln(1 - share) is 23.5, 21.03 and 9.2
+    "ex-cut": {"epochs": lambda prices, budget, alpha: {(140, 0.1): 24, (140, 0.2): 22, (300, 0.4): 10}[budget, alpha]},
+    "ex-contradicted": {"excluded": lambda differences, printed: not 0.0 < printed < 1.8},
     "lab-budget": {"budget": 59 * 1024},
     "ex-grid": {"runs": 7 * 3 * 3 * (8 * 3 + 2)},
 }
@@ -63,6 +66,34 @@ def test_masks_counted_from_the_architecture():
         channels = block.out
     outputs += architecture.mix * side**2
     assert checks.check("ex-bits", masks=outputs / 8).right
+
+
+def test_no_choice_of_channels_trains_more_weights_than_the_greedy_one():
+    """The bounded knapsack by dynamic programming, from the network's modules: weights of one channel and its price."""
+    from medyate import networks
+
+    budget = 27_946
+    best = np.zeros(budget + 1, dtype=int)
+    model = networks.build("mbv2-w0.35", weights="random")
+    pixels = {}
+
+    def look(layer, inputs):
+        pixels[layer] = inputs[0].shape[2:].numel()
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(look)
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 128, 128))
+    for layer in pixels:
+        weights, left, count = layer.weight.numel() // layer.in_channels, layer.in_channels, 1
+        while left:  # channels by powers of two, which make up every number of them
+            taken = min(count, left)
+            price = taken * (weights + pixels[layer])
+            if price <= budget:
+                best[price:] = np.maximum(best[price:], best[: budget + 1 - price] + taken * weights)
+            left, count = left - taken, 2 * count
+    assert checks.check("ex-knapsack", weights=best[-1]).right
 
 
 def test_holms_correction_by_its_definition():
