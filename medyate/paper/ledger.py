@@ -84,12 +84,20 @@ def lines() -> tuple[Line, ...]:
 
 
 def _records(ids: tuple[str, ...], root: Path) -> str:
-    if not ids:
-        return ""
     shipped = [name for name in sorted(set(ids)) if (root / "results" / "runs" / f"{name}.json").is_file()]
     links = [f"[{index}](../results/runs/{name}.json)" for index, name in enumerate(shipped[:SHOWN_RECORDS], start=1)]
     count = len(set(ids))
-    return f" Records: {count}" + (f" (such as {', '.join(links)})" if links else "") + "."
+    return f"Records: {count}" + (f" (such as {', '.join(links)})" if links else "") + "."
+
+
+def _ours(finding: Finding, root: Path) -> list[str]:
+    """What our runs say: a sentence, or a list of what each protocol, network or task says."""
+    records = _records(finding.ids, root) if finding.ids else ""
+    if len(finding.parts) < 2:
+        return [f"* Ours, at our scale: {finding.text}. {records}".rstrip()]
+    lead = finding.text.removesuffix("; ".join(finding.parts)).rstrip("; :")
+    said = [f"  * {part}." for part in finding.parts]
+    return [f"* Ours, at our scale{', ' if lead else ''}{lead}:", *said, *([f"  * {records}"] if records else [])]
 
 
 def summary(claims: tuple[Line, ...]) -> list[tuple[str, int, str]]:
@@ -107,18 +115,28 @@ def summary(claims: tuple[Line, ...]) -> list[tuple[str, int, str]]:
 _PREFACE = """\
 A claim is first held against the paper's own tables and figures, then against our runs. Our runs are at a smaller \
 scale (small cuts of the data sets, most with few epochs), so "does not hold here" is said of this scale and of the \
-protocol named, not of the paper's experiments. The protocols: {protocols}. The unit is a cell: one network, budget \
-and task, with the mean over the seeds that all compared strategies have ({seeds} or more); differences come with a \
-95 % interval. Where it includes zero, or where there is only one seed, the comparison is "undecided here"; where \
-the test loss decides and the accuracy does not, the claim "holds in part". "Wrong in the paper" means that its own \
-numbers or text contradict it; a slip is an error on which nothing else in the paper depends. The packs are small \
-cuts: food10 of Food-101, cub50 of CUB, cifar10 of CIFAR-10, but flowers12 of Flowers-17, which is not the paper's \
-Flowers (Flowers-102)."""
+protocol named, not of the paper's experiments.
+
+Our runs follow one of {count} protocols:
+
+{protocols}
+
+How a verdict is reached:
+
+* The unit is a cell: one network, budget and task, with the mean over the seeds that all compared strategies have \
+({seeds} or more). Differences come with a 95 % interval.
+* Where the interval includes zero, or where there is only one seed, the comparison is "undecided here". Where the \
+test loss decides and the accuracy does not, the claim "holds in part".
+* "Wrong in the paper" means that its own numbers or text contradict it. A slip is an error on which nothing else in \
+the paper depends.
+
+The packs are small cuts: food10 of Food-101, cub50 of CUB, cifar10 of CIFAR-10, but flowers12 of Flowers-17, which \
+is not the paper's Flowers (Flowers-102)."""
 
 
 def markdown(claims: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
     """The page, for ``book/``."""
-    protocol = "; ".join(f"`{one.name}`: {one.says}" for one in protocols.PROTOCOLS.values())
+    kinds = "\n".join(f"* `{one.name}`: {one.says}." for one in protocols.PROTOCOLS.values())
     text = [
         "# Ledger of claims",
         "",
@@ -126,7 +144,7 @@ def markdown(claims: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
         "what our check found. This page is made by `python -m medyate.paper.ledger` from `results/`; run more, and it "
         "changes.",
         "",
-        _PREFACE.format(protocols=protocol, seeds=recorded.LEAST_SEEDS),
+        _PREFACE.format(protocols=kinds, count=len(protocols.PROTOCOLS), seeds=recorded.LEAST_SEEDS),
         "",
         "| verdict | claims | rest on |",
         "| --- | --- | --- |",
@@ -157,7 +175,7 @@ def markdown(claims: tuple[Line, ...], root: Path = storage.CHECKOUT) -> str:
             what = "Read" if claim.paper[0] == "stated" else "From the paper's numbers"
             text.append(f"* {what}: {line.from_paper.text}.")
         if line.from_runs is not None:
-            text.append(f"* Ours, at our scale: {line.from_runs.text}.{_records(line.from_runs.ids, root)}")
+            text += _ours(line.from_runs, root)
         elif claim.runs is not None:
             text.append("* Ours: not yet run.")
         if claim.note:

@@ -75,7 +75,7 @@ def scope_of(ids: Sequence[str]) -> str:
 
 def _scope(what: str, frame: pd.DataFrame, count: int, unit: str) -> str:
     tasks = ", ".join(sorted(frame.task.unique()))
-    return f"our runs: {what}, {tasks}, {_count(frame.seed.nunique(), 'seed')}, {_count(count, unit)}"
+    return f"our runs: {what}, {_count(count, unit)}, {_count(frame.seed.nunique(), 'seed')}: {tasks}"
 
 
 def _count(number: int, what: str) -> str:

@@ -36,7 +36,8 @@ VERDICTS = (HOLDS, PART, UNDECIDED, FAILS, OPEN, WRONG)
 class Finding:
     """A verdict and what it rests on: a sentence with numbers, the ids of the records used, their scope in words.
 
-    ``brief`` is the part of the sentence that the verdict rests on.
+    ``brief`` is the part of the sentence that the verdict rests on; ``parts`` are the statements at its end, one a
+    protocol, network or task, which a page can list.
     """
 
     verdict: str
@@ -44,6 +45,7 @@ class Finding:
     ids: tuple[str, ...] = ()
     rests_on: str = ""
     brief: str = ""
+    parts: tuple[str, ...] = ()
 
 
 PAPER: dict[str, Callable[..., Finding]] = {}
@@ -465,10 +467,10 @@ def _told(judged: dict[str, tuple[str, str, tuple[str, ...], str]]) -> Finding |
     if not judged:
         return None
     first = next(name for name in _REGIMES if name in judged)
-    text = "; ".join(f"`{name}`, {verdict}: {text}" for name, (verdict, text, _, _) in judged.items())
+    parts = tuple(f"`{name}`, {verdict}: {text}" for name, (verdict, text, _, _) in judged.items())
     brief = judged[first][1].rpartition("; ")[2]
     ids = tuple(dict.fromkeys(one for _, _, some, _ in judged.values() for one in some))
-    return Finding(judged[first][0], text, ids, judged[first][3], brief)
+    return Finding(judged[first][0], "; ".join(parts), ids, judged[first][3], brief, parts)
 
 
 def _difference(comparison: ours.Comparison) -> tuple[str, str, tuple[str, ...], str]:
@@ -738,7 +740,7 @@ def our_sparsity_ranges() -> Finding | None:
             f"{name}: weights {weights.min():.1f} to {weights.max():.1f} %, activations {activations.min():.1f} to "
             f"{activations.max():.1f} %"
         )
-    return Finding(_graded(*fine), "means over epochs; " + "; ".join(parts), _ids(epochs))
+    return Finding(_graded(*fine), "means over epochs; " + "; ".join(parts), _ids(epochs), parts=tuple(parts))
 
 
 def _means_by_order(columns: Sequence[str], *needed: str):
@@ -765,7 +767,7 @@ def our_sparsity_trade() -> Finding | None:
             f"{name}: weights LaRa MeDyate {lara.iloc[0]:.2f} %, TraDy {trady.iloc[0]:.2f} %, activations "
             f"{lara.iloc[1]:.2f} and {trady.iloc[1]:.2f} %"
         )
-    return Finding(_graded(*holds), "; ".join(parts), ids)
+    return Finding(_graded(*holds), "; ".join(parts), ids, parts=tuple(parts))
 
 
 @_runs
@@ -785,6 +787,7 @@ def our_flops_of_prev() -> Finding | None:
         HOLDS if all(0.5 < gain < 2.5 for gain in gains) else PART if any(gain > 0 for gain in gains) else FAILS,
         "; ".join(parts),
         ids,
+        parts=tuple(parts),
     )
 
 
@@ -848,14 +851,15 @@ def channels_by_task() -> Finding | None:
             within[network] = {same: float(np.mean(values)) for same, values in rho.items()}
     if not within:
         return None
-    text = "; ".join(
+    parts = tuple(
         f"{network}: between tasks {of[False]:.2f}, between seeds of one task {of[True]:.2f}"
         for network, of in within.items()
     )
     return Finding(
         _graded(*(of[False] < of[True] for of in within.values())),
-        f"median over layers of Spearman's ρ within a layer, mean over pairs: {text}",
+        f"median over layers of Spearman's ρ within a layer, mean over pairs: {'; '.join(parts)}",
         _ids(frame[frame.network.isin(within)]),
+        parts=parts,
     )
 
 

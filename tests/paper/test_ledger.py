@@ -150,7 +150,7 @@ def test_a_comparison_is_over_complete_cells_and_cites_what_it_used(monkeypatch)
     found = judged(monkeypatch, verdicts.compare, {"short": pd.concat([frame, alone, half])}, "SU", "TraDy")
     assert found.verdict == "holds" and set(found.ids) == set(frame["id"])
     assert "+1.00 points" in found.text and "n = 3 cells" in found.text
-    assert found.rests_on == "our runs: `short`, food10, 2 seeds, 3 cells"
+    assert found.rests_on == "our runs: `short`, 3 cells, 2 seeds: food10"
 
 
 def test_the_claims_own_regime_decides_and_the_loss_decides_in_part(monkeypatch):
