@@ -45,6 +45,15 @@ def test_conda_environment_holds_the_lock_and_the_project():
     assert pins(last["pip"][:-1]) == lock()
 
 
+def test_what_colab_is_to_install_is_pinned_as_in_the_lock():
+    """Colab's own kernel, pandas and torch stay as they are, so the cell names only what Colab lacks."""
+    page = (ROOT / "book" / "quickstart.md").read_text()
+    (line,) = re.findall(r"^!pip install -q (\S+==.*)$", page, flags=re.M)
+    named = pins(line.split())
+    assert named.items() <= lock().items() and "papermill" in named
+    assert not {"ipykernel", "ipython", "tornado", "pandas", "numpy", "torch"} & set(named)
+
+
 def test_lock_names_no_local_build_and_no_cuda_package():
     assert not [name for name in lock() if name.startswith(("nvidia", "cuda", "triton"))]
     assert "+" not in "".join(lock().values())
