@@ -224,7 +224,7 @@ def figure(target: Path) -> None:
         for row, total in enumerate(left.values()):
             ax.text(total, row, f" {total:,.0f} kB, {total / budget:,.1f} × the budget", va="center")
         ax.axvline(budget, color="black", linestyle="--", linewidth=1, label=f"budget, {budget:.0f} kB")
-        ax.set(xlabel="held for the backward pass, kB for one image", xlim=(0, 1.5 * max(left.values())))
+        ax.set(xlabel="held for the backward pass, kB for one image", xlim=(0, 1.8 * max(left.values())))
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.legend(loc="upper center", bbox_to_anchor=(0.35, -0.3), ncols=3)

@@ -15,6 +15,9 @@ from docutils.utils.math import latex2mathml
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+sys.path.append(str(build.ROOT / "book" / "_ext"))
+import mathml  # noqa: E402 (the book's own extension)
+
 SOURCE = build.ROOT / "book" / "slides"
 TARGET = build.ROOT / "_build" / "slides"
 FONT = build.ROOT / "book" / "_static" / "fonts" / "STIXMath-Regular.woff2"
@@ -30,7 +33,7 @@ body { background: white; }
 .reveal pre { font-size: 0.62em; line-height: 1.35; background: #f4f4f4; padding: 0.6em; white-space: pre-wrap; }
 .reveal table { border-collapse: collapse; font-size: 0.75em; }
 .reveal :is(th, td) { padding: 0.15em 0.7em; border-bottom: 1px solid #ccc; }
-.reveal img { max-width: 100%%; max-height: 60vh; }
+.reveal img { width: 100%%; max-height: 400px; object-fit: contain; object-position: left; }
 .reveal blockquote { border-left: 4px solid #de8f05; margin: 0 0 0.6em; padding: 0 0.8em; }
 """
 PAGE = """<!doctype html>
@@ -46,11 +49,13 @@ PAGE = """<!doctype html>
 
 
 def markdown() -> MarkdownIt:
-    """CommonMark with tables, raw HTML and formulas as MathML."""
+    """CommonMark with tables, raw HTML and formulas as MathML, as the book's pages have them."""
+
+    def formula(text: str, options: dict) -> str:
+        return mathml.spaced(latex2mathml.tex2mathml(text.strip(), options["display_mode"]))
+
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
-    return reader.use(
-        dollarmath_plugin, renderer=lambda text, options: latex2mathml.tex2mathml(text.strip(), options["display_mode"])
-    )
+    return reader.use(dollarmath_plugin, renderer=formula)
 
 
 def inlined(text: str, folder: Path) -> str:
