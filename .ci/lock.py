@@ -6,7 +6,8 @@ lock. Two things differ from pip's answer, so that one file serves Linux and mac
 * a local version such as ``+cpu`` is cut off, since it names a build and not a release;
 * packages that another system needs in addition stand in ``ELSEWHERE`` with their marker.
 
-torch's own CUDA packages are not listed: its wheel for Linux names them itself with exact versions.
+torch's own CUDA packages are not listed: its wheel for Linux names them itself with exact versions. environment.yml,
+which Binder builds, asks PyTorch's own index as well, whose CPU build is the higher version of the same number.
 """
 
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "book,test,text"
 ELSEWHERE = ["appnope==0.1.4 ; sys_platform == 'darwin'"]
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 HEADER = f"# Exact pins of medyate[{EXTRAS}] with everything they pull in. Written by `make lock`; do not edit.\n"
 
 
@@ -42,6 +44,7 @@ def main() -> int:
     pins = resolve()
     (ROOT / "requirements.lock").write_text(HEADER + "\n".join(pins) + "\n")
     conda = ["name: medyate", "channels:", "  - conda-forge", "dependencies:", "  - python=3.11", "  - pip", "  - pip:"]
+    conda += [f'      - "--extra-index-url {CPU_BUILDS}"']
     conda += [f'      - "{pin}"' for pin in pins] + ['      - "-e ."']
     (ROOT / "environment.yml").write_text(HEADER + "\n".join(conda) + "\n")
     return 0
