@@ -54,16 +54,16 @@ def state() -> str:
     from medyate.paper import ledger
     from medyate.runs import records as runs
 
-    found = runs.table()
+    recorded = runs.table()
     lines = ["| verdict | claims | rest on |", "| --- | --- | --- |"]
     lines += [f"| {verdict} | {count} | {rests} |" for verdict, count, rests in ledger.summary(claims())]
-    packs = ", ".join(sorted(found.task.unique()))
-    epochs = sorted(set((found.epochs + found.warmup_epochs).tolist()))
+    packs = ", ".join(sorted(recorded.task.unique()))
+    epochs = sorted(set((recorded.epochs + recorded.warmup_epochs).tolist()))
     length = f"{epochs[0]} epochs" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
-    seeds = f"{found.seed.nunique()} seed{'s' if found.seed.nunique() > 1 else ''}"
+    seeds = f"{recorded.seed.nunique()} seed{'s' if recorded.seed.nunique() > 1 else ''}"
     lines += [
         "",
-        f"Behind this are the paper's own numbers and {len(found)} recorded runs of ours, on small cuts of the data "
+        f"Behind this are the paper's own numbers and {len(recorded)} recorded runs of ours, on small cuts of the data "
         f"sets ({packs}), {length} each, {seeds} so far. At this scale we can see whether a relation shows; we cannot "
         "confirm or refute an accuracy of the paper.",
     ]
@@ -94,6 +94,7 @@ def answers(page: str) -> str:
     from medyate import strategies
     from medyate.paper import verdicts
     from medyate.runs import records as runs
+    from medyate.sweeps import protocols
 
     lines = {line.claim.id: line for line in claims()}
     numbers = {claim: number for number, claim in enumerate(lines, 1)}
@@ -120,11 +121,11 @@ def answers(page: str) -> str:
     rival = f" {who}: {strategies.get(who).description}." if who in strategies.STRATEGIES else ""
     consistent = lines["lara-consistent"].from_runs
     kept = kept_times()
-    found = runs.table()
+    recorded = runs.table()
     wrong = {claim for claim, line in lines.items() if line.verdict == verdicts.WRONG}
     slips = {claim for claim in wrong if lines[claim].claim.slip}
     links = [link(claim, str(number)) for claim, number in numbers.items() if claim in wrong - slips]
-    packs, lengths = ", ".join(sorted(found.task.unique())), found.epochs + found.warmup_epochs
+    packs, lengths = ", ".join(sorted(recorded.task.unique())), recorded.epochs + recorded.warmup_epochs
     memory, data = notebook_page.format("memory"), page.format("reference/data")
     frozen, train = ("{:.2f} to {:.2f}".format(*kept["frozen"]), "{:.1f} to {:.1f}".format(*kept["train"]))
     return "\n".join(
@@ -134,9 +135,10 @@ def answers(page: str) -> str:
             f"{asked('lara-consistent', consistent.text if consistent else '')}",
             f"* **What is really kept?** With frozen batch norm {frozen} times what the budget pays for; with batch "
             f"norm in train mode {train} times ([measured]({memory}), one image, the paper's three CNNs and budgets).",
-            f"* **At what scale?** {len(found)} runs of {lengths.min()} to {lengths.max()} epochs on small cuts of the "
-            f"data sets ({packs}), {found.seed.nunique()} seeds ([data sets]({data})). We can see whether a relation "
-            "shows at this scale; we cannot confirm or refute an accuracy of the paper.",
+            f"* **At what scale?** {len(recorded)} runs of {lengths.min()} to {lengths.max()} epochs on small cuts of "
+            f"the data sets ({packs}), {recorded.seed.nunique()} seeds ([data sets]({data})). Most follow the protocol "
+            f"`short`: {protocols.get('short').says}. We can see whether a relation shows at this scale; we cannot "
+            "confirm or refute an accuracy of the paper.",
             f"* **What is wrong in the paper?** {len(wrong)} of {len(lines)} checkable claims: {len(wrong - slips)} "
             f"are contradicted by its own numbers or text ({', '.join(links)}), {len(slips)} are slips that "
             f"change no conclusion ([the ledger]({ledger_page})).",
