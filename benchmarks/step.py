@@ -68,7 +68,7 @@ def training(name, model, attached, images, labels) -> Contender:
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    trained = sum(p.numel() for p in parameters if id(p) not in inside)
+    trained = sum(p.numel() for p in attached.active() if id(p) not in inside)
     return Contender(name, step, kept.total_bytes, trained, kept)
 
 
@@ -80,6 +80,8 @@ class _Trained:
 
     def parameters(self):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    active = parameters
 
 
 def lora(network: str, weights: int, images, labels, layers: tuple[Layer, ...]) -> Contender | None:
