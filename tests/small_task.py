@@ -11,7 +11,7 @@ from medyate.runs import finetune
 from medyate.runs.config import RankConfig, RunConfig
 from medyate.tasks.data import TextSplit
 
-TRAIN, TEST = 32, 24
+TRAIN, TEST = 48, 40
 SMALL = {
     "task": "digits",
     "resolution": 32,
