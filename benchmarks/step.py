@@ -175,16 +175,16 @@ def products(subnet: Subnet, images: torch.Tensor) -> Contender:
         handle.remove()
     ahead, calls = True, []
     for module, x in inputs.items():
+        geometry, padded = module.geometry, module.padded(x)
         with torch.no_grad():
-            weight, out = module.folded_weight(module.scale()).contiguous(), module.output(module.padded(x), True)
-        ceiling = None if module.activation is None else module.activation.ceiling
-        forward = module.geometry.forward if module.activation is None else module.geometry.rectified
-        extra = () if module.activation is None else (ceiling,)
-        padded, gradient = module.padded(x), torch.rand_like(out)
-        bias = torch.zeros(len(weight), device=x.device)
-        calls.append(functools.partial(forward, padded, weight, bias, *extra))
+            weight, gradient = module.folded_weight(module.scale()), torch.rand_like(module.output(padded, folds=True))
+        given = (padded, weight, torch.zeros(len(weight), device=x.device))
+        if module.activation is None:
+            calls.append(functools.partial(geometry.forward, *given))
+        else:
+            calls.append(functools.partial(geometry.rectified, *given, module.activation.ceiling))
         if not ahead:
-            calls.append(functools.partial(module.geometry.input_gradient, gradient, weight, tuple(padded.shape)))
+            calls.append(functools.partial(geometry.input_gradient, gradient, weight, tuple(padded.shape)))
         if module.selected_weight is not None:
             ahead = False
             calls.append(functools.partial(module.compact_gradient, gradient, module.chosen(x), None))

@@ -131,7 +131,7 @@ class Subnet:
                 call = inputs.example(input_shape, model, next(model.parameters()).device)
                 example = None if inputs.has_integers(call) else call
                 if strategy.needs(Needs.BUDGET) and count == "paper":
-                    self._promise = promise.Promise(model, self.selector, call, recompute=recompute, **options)
+                    self._promise = promise.Promise(model, self.selector, input_shape, recompute=recompute, **options)
             self.attached = attach(model, example=example, recompute=recompute, **options)
         self.attached.expect({layer.name: layer.activation_elements_per_channel for layer in self.layers}, input_shape)
         self.attached.before_step, self.attached.after_step = self._before_step, self._after_step

@@ -271,17 +271,17 @@ def _knapsack() -> tuple[Question, ...]:
 
     def taken(key, whole: bool = False) -> list[tuple]:
         """Each layer with the number of its channels that still fit, in the order of ``key``."""
-        found, left = [], budget
+        fill, left = [], budget
         for layer in sorted(layers, key=key):
             count = min(layer.channels, left // layer.channel_elements)
             if whole and count < layer.channels:
                 count = 0
             left -= count * layer.channel_elements
-            found.append((layer, count))
-        return found
+            fill.append((layer, count))
+        return fill
 
-    def weights(found: list[tuple]) -> int:
-        return sum(count * layer.weight_elements_per_channel for layer, count in found)
+    def weights(fill: list[tuple]) -> int:
+        return sum(count * layer.weight_elements_per_channel for layer, count in fill)
 
     def share(layer) -> float:
         return layer.weight_elements_per_channel / layer.channel_elements

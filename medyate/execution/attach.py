@@ -366,7 +366,7 @@ class Attached:
         the layer's whole weight, or, where none does, to the only group. Raises :class:`InputError` where there
         are several groups to choose from.
         """
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        held = steps.held(optimizer)
         for parameter in self.parameters():
             if id(parameter) not in held:
                 self._group_of(parameter, optimizer)["params"].append(parameter)
@@ -415,7 +415,7 @@ class Attached:
     def gradients(self, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
         """The selected weights' gradients by layer, one row a channel: (k, elements per channel); of those layers
         alone that ``optimizer`` trains, if one is given."""
-        held = steps.held(optimizer)
+        held = None if optimizer is None else steps.held(optimizer)
         weights = ((module, module._parameters["selected_weight"]) for module in self.selected.values())
         return {
             module.layer_name: rows(module, weight.grad)

@@ -128,8 +128,8 @@ def of(model: nn.Module, layers: Iterable[Layer], heads: Sequence[str]) -> Cover
             taken += parameter.numel()
         elif owner not in reasons:
             reasons[owner] = why.get(owner) or "no product of its own with this weight in the forward pass"
-    early = tuple(ran[: ran.index(selectable[0])]) if selectable else ()
-    early = tuple(name for name in early if name not in products)
+    first = ran.index(selectable[0]) if selectable else 0
+    early = tuple(name for name in ran[:first] if name not in products)
     return Coverage(tuple(heads), tuple(selectable), reasons, taken, elements, misses, early)
 
 

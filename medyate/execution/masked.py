@@ -103,7 +103,7 @@ class Dense:
 
     def refresh(self, optimizer: torch.optim.Optimizer) -> None:
         """See to it that the optimiser holds what is trained now; what is missing comes to its first group."""
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        held = steps.held(optimizer)
         optimizer.param_groups[0]["params"] += [p for p in self.active() if id(p) not in held]
 
     def weight_of(self, name: str) -> nn.Parameter:
@@ -127,7 +127,7 @@ class Dense:
     def gradients(self, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
         """The selected channels' gradients by layer, one row a channel; of those layers alone that ``optimizer``
         trains, if one is given."""
-        held, gradients = steps.held(optimizer), {}
+        held, gradients = None if optimizer is None else steps.held(optimizer), {}
         for name, indices in self._chosen.items():
             module = self.model.get_submodule(name)
             weight = _weight_of(module)

@@ -191,13 +191,13 @@ def saved(attached, call: inputs.Call) -> tuple[dict[str, int], dict[str, int]]:
 def _in_training(attached, call: inputs.Call) -> tuple[_Counter | None, int]:
     """A training pass's counter and its samples: two where batch norm has but one value of one sample. None where the
     model does not run."""
-    twice = tree_map_only(Tensor, lambda one: torch.cat([one, one]), call)
-    for samples, given in ((1, call), (2, twice)):
+    for samples in (1, 2):
         try:
-            return _counted(attached, given, training=True), samples
+            return _counted(attached, call, training=True), samples
         except Exception as error:  # the user's code without what it gets in training may raise anything
             if inputs.ONE_VALUE not in str(error):
                 break
+        call = tree_map_only(Tensor, lambda one: torch.cat([one, one]), call)
     return None, 1
 
 

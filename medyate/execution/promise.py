@@ -36,8 +36,8 @@ class Promise:
     :class:`medyate.selection.Selector`, which is left as it is.
     """
 
-    def __init__(self, model: nn.Module, selector, call: inputs.Call, **options):
-        self._model, self._selector, self._call = model, selector, call
+    def __init__(self, model: nn.Module, selector, input_shape: inputs.Shapes, **options):
+        self._model, self._selector, self._input_shape = model, selector, input_shape
         self._place = {layer.name: place for place, layer in enumerate(selector.layers)}
         self._foremost, self._has_warned = len(self._place), False
         trial = copy.deepcopy(selector)
@@ -72,7 +72,9 @@ class Promise:
         self._foremost = self._begins(selection)
         size = next(self._model.parameters()).element_size()
         gradients = size * selection.weight_elements(self._selector.layers)
-        parts, operations = saved(attached, self._call)
+        # made for each question: a sample that is held for the whole training may take more than the budget
+        call = inputs.example(self._input_shape, self._model, next(self._model.parameters()).device)
+        parts, operations = saved(attached, call)
         kept = sum(parts.values()) + gradients
         promised = size * self._selector.budget + parts["masks"]
         if kept <= TOLERATED * promised:
@@ -82,7 +84,7 @@ class Promise:
         if further is not None:
             former, attached.recompute = attached.recompute, further
             try:
-                less = sum(saved(attached, self._call)[0].values()) + gradients
+                less = sum(saved(attached, call)[0].values()) + gradients
             finally:
                 attached.recompute = former
             if less < kept:

@@ -87,9 +87,9 @@ def _remove(handles: list) -> None:
         handle.remove()
 
 
-def held(optimizer: torch.optim.Optimizer | None) -> set[int] | None:
-    """The ids of the parameters that an optimiser has in its groups; None without one."""
-    return None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+def held(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The ids of the parameters that an optimiser has in its groups."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def unscaled(gradient: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
@@ -124,7 +124,7 @@ class StepWatch:
         if not selection.channels:
             return
         weights = {name: self.attached.weight_of(name) for name in selection.channels}
-        known = held(optimizer) or set()
+        known = held(optimizer)
         missing = [name for name, weight in weights.items() if id(weight) not in known]
         if missing and "optimiser" not in self.told and not _held_elsewhere(weights[missing[0]], optimizer):
             self._tell(

@@ -5,7 +5,6 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from scipy import stats as scipy_stats
 
 from medyate.errors import InputError
@@ -191,9 +190,9 @@ def test_consecutive_epochs_are_scipys_tests_one_by_one():
     assert table.epoch.tolist() == [2, 3, 4]
     for row, (before, now) in zip(table.itertuples(), zip(norms[:-1], norms[1:])):
         expected = (
-            scipy.stats.ttest_rel(before, now).pvalue,
-            scipy.stats.ttest_ind(before, now, equal_var=False).pvalue,
-            scipy.stats.spearmanr(before, now).statistic,
+            scipy_stats.ttest_rel(before, now).pvalue,
+            scipy_stats.ttest_ind(before, now, equal_var=False).pvalue,
+            scipy_stats.spearmanr(before, now).statistic,
             stats.overlap(before, now),
         )
         assert (row.p_paired, row.p_unpaired, row.rho, row.overlap) == pytest.approx(expected, rel=1e-12)
