@@ -35,7 +35,7 @@ from torch import nn
 
 from medyate import networks, tasks
 from medyate.runs import rankings
-from medyate.runs.finetune import TEST_BATCH
+from medyate.runs.finetune import TEST_BATCH, in_float32
 from medyate.subnet import Subnet
 from medyate.sweeps import grids
 from medyate.sweeps.sweep import processors
@@ -154,6 +154,7 @@ class Measured:
 
 def one_run(index: int, how: Measured, threads: int, barrier, found) -> None:
     """What one process does: train, then test, each from a common start."""
+    in_float32()
     torch.set_num_threads(threads)
     data = tasks.load(how.task, resolution=RESOLUTION)
     generator = torch.Generator().manual_seed(index)
@@ -233,6 +234,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: the processes' own time, on a CPU")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
+    in_float32()  # as runs are, and the plain loop beside them
     cpu = options.device == "cpu"
     if options.cuda_graphs and cpu:
         parser.error("--cuda-graphs needs a CUDA device")

@@ -52,6 +52,13 @@ def device_of(name: str) -> str:
     return name
 
 
+def in_float32() -> None:
+    """From now on convolutions and products on CUDA compute in float32, as a CPU does: torch's own default rounds the
+    inputs of convolutions to TF32, 10 bits of mantissa, on every GPU since Ampere."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def learning_rate(step: int, steps_per_epoch: int, config: RunConfig | RankConfig) -> float:
     """Linear warm-up from 0, then a cosine to 0, per iteration; ``step`` counts from 0 (Sec. 4.1)."""
     warmup = config.warmup_epochs * steps_per_epoch
@@ -123,6 +130,7 @@ class _Loop:
         self.config, self.device = config.complete(), device_of(device)
         config = self.config
         if self.device.startswith("cuda"):
+            in_float32()
             torch.cuda.reset_peak_memory_stats()
         runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
         self.data = load_data(config) if data is None else data
