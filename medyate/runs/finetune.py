@@ -133,6 +133,7 @@ class _Loop:
             in_float32()
             torch.cuda.reset_peak_memory_stats()
         runs.environment(self.device)  # asks for the commit now, while it is that of the loaded code
+        self.earlier: list[dict[str, Any]] = []  # environments of the epochs that a checkpoint brought, and how many
         self.data = load_data(config) if data is None else data
         if config.data is not None and tasks.fingerprint(tasks.get(config.task)) != config.data:
             raise InputError(f"the data of task {config.task!r} changed while they were read; run it anew")
@@ -227,7 +228,8 @@ class _Loop:
                 "config": self.config.identity,
                 "rows": self.rows,
                 "seconds": self.seconds,
-                "threads": torch.get_num_threads(),
+                "threads": torch.get_num_threads() if self.device == "cpu" else None,
+                "environments": [*self.earlier, {**runs.environment(self.device), "epochs": self._epochs_here()}],
                 # copies: of a tensor that is a part of a larger one, all of it would be written
                 "model": {name: value.clone() for name, value in self.model.state_dict().items()},
                 "data": self.data_generator.get_state(),
@@ -236,6 +238,10 @@ class _Loop:
             buffer,
         )
         storage.write_bytes(self.checkpoint, buffer.getvalue())
+
+    def _epochs_here(self) -> int:
+        """The epochs that this environment did."""
+        return len(self.rows) - sum(one["epochs"] for one in self.earlier)
 
     def resume(self) -> dict[str, Any] | None:
         """The checkpoint of this very config, loaded; None where there is none."""
@@ -255,6 +261,9 @@ class _Loop:
         if self.device == "cpu" and state.get("threads"):
             # sums depend on how many threads share them: as it began, so it goes on
             torch.set_num_threads(state["threads"])
+        self.earlier = state.get("environments", [])
+        if self.earlier and {**self.earlier[-1], "epochs": 0} == {**runs.environment(self.device), "epochs": 0}:
+            self.earlier.pop()  # it goes on where it stopped
         return state
 
     def record(self, **content: Any) -> dict[str, Any]:
@@ -272,7 +281,7 @@ class _Loop:
             "epochs": self.rows,
             "seconds": self.seconds,
             "peak_memory_bytes": _peak_memory_bytes(self.device),
-            "environment": runs.environment(self.device),
+            "environment": runs.environment(self.device) | ({"earlier": self.earlier} if self.earlier else {}),
             "arrays": None,
         }
 

@@ -53,6 +53,7 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+@functools.cache  # a checkpoint after each epoch asks
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
