@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py [--mode processes|stacked|both] [--runs N]... [--seconds S] [--device NAME]
                                     [--task NAME] [--batch-norm MODE] [--cuda-graphs] [--clock cpu] [--json FILE]
+    python benchmarks/throughput.py --recorded
 
 A run is LaRa MeDyate on MobileNetV2 w0.35 under the budget of tier 1 (27,946 elements) at 128x128,
 the data and their augmentation on the device. All warm up, start together, and count images for the
@@ -14,6 +15,9 @@ stacked: what `medyate sweep run --stack N` starts: all runs in one process as o
 
 `--clock cpu`, for a CPU that does other work as well, counts images a second of the processes' own time
 on the processors instead; there the runs' mean is printed, not their sum.
+
+--recorded measures nothing: it prints at what speed the recorded runs of stacks trained and tested, the median over
+    their epochs. Such a stack may have shared its device with others.
 
 The plain loop is what most people would write: an ImageFolder and a DataLoader with all processors,
 dense gradients of the same channels, masked. From the largest sum follows what the paper's whole
@@ -30,11 +34,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
 from medyate import networks, tasks
-from medyate.runs import rankings
+from medyate.runs import rankings, records
 from medyate.runs.finetune import TEST_BATCH, in_float32
 from medyate.subnet import Subnet
 from medyate.sweeps import grids
@@ -215,6 +220,30 @@ def table1_images() -> tuple[int, int, int]:
     return len(configs), train, test
 
 
+def recorded() -> pd.DataFrame:
+    """Images a second of the recorded runs that trained in stacks, over all runs of a stack: medians over epochs."""
+    rows = []
+    for record in records.every("run"):
+        environment = record["environment"]
+        before = {one["device"] for one in environment.get("earlier", [])}
+        for row in record.get("epochs", ()):
+            if "stacked_runs" in row:
+                rows.append(
+                    {
+                        "device": ", ".join(before or {environment["device"]}),
+                        "task": record["config"]["task"],
+                        "runs": row["stacked_runs"],
+                        # a row's seconds are the stack's divided by its runs
+                        "train": record["train_images"] / row["train_seconds"],
+                        "test": record["test_images"] / row["test_seconds"],
+                    }
+                )
+    if not rows:
+        raise SystemExit("no recorded run trained in a stack")
+    table = pd.DataFrame(rows).groupby(["device", "task", "runs"])
+    return table.agg(epochs=("train", "size"), train=("train", "median"), test=("test", "median")).reset_index()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
@@ -233,7 +262,11 @@ def main() -> None:
     parser.add_argument("--cuda-graphs", action="store_true", help="capture the steps of a stack")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: the processes' own time, on a CPU")
     parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--recorded", action="store_true", help="print what recorded stacks reached; measure nothing")
     options = parser.parse_args()
+    if options.recorded:
+        print(recorded().to_string(index=False, float_format="{:,.0f}".format))
+        return
     in_float32()  # as runs are, and the plain loop beside them
     cpu = options.device == "cpu"
     if options.cuda_graphs and cpu:

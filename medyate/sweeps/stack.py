@@ -240,6 +240,7 @@ class _Stack:
             "train_seconds": (trained - begun) / count,
             "test_seconds": (time.perf_counter() - trained) / count,
             "stacked_runs": count,
+            **({"cuda_graphs": True} if wide.captured else {}),
         }
         return [
             {

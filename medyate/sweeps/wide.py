@@ -181,6 +181,11 @@ class Wide:
         """(runs * n, ..) -> (runs, n, ..), a view."""
         return value.unflatten(0, (self.runs, -1))
 
+    @property
+    def captured(self) -> bool:
+        """Whether steps are captured and replayed; not where capturing failed."""
+        return isinstance(self._runner, Replayed) and not self._runner.failed
+
     def begin_epoch(self) -> None:
         """Zero the sums of :meth:`step`."""
         self.network.train()

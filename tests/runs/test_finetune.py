@@ -300,6 +300,27 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(results, monkeypa
     assert calls[4:] == [2, 3]
     assert numbers(resumed) == numbers(expected)
     assert not (results / "checkpoints" / f"{settings.id}.pt").exists()
+    assert "earlier" not in resumed["environment"]
+
+
+def test_a_run_that_goes_on_elsewhere_says_where_its_earlier_epochs_were(results, monkeypatch):
+    settings = config(epochs=3)
+
+    def stop_after(count):
+        def stop(row):
+            if row["epoch"] == count:
+                raise Stop
+
+        return stop
+
+    here = dict(runs.environment("cpu"))
+    for count, device in ((1, "a GPU"), (2, "a GPU"), (3, here["device"])):
+        monkeypatch.setattr(runs, "_processor", lambda device=device: device)
+        with pytest.raises(Stop):
+            finetune.run(settings, device="cpu", progress=stop_after(count))
+    environment = run(settings)["environment"]
+    assert environment.pop("earlier") == [{**here, "device": "a GPU", "epochs": 2}]
+    assert environment == here
 
 
 def test_a_damaged_checkpoint_is_worth_nothing(results):

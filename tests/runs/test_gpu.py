@@ -214,6 +214,8 @@ def test_a_stack_on_the_gpu_is_its_runs(results, same_images, recwarn, graphs, b
     assert left == [] and not [one for one in recwarn if "captured" in str(one.message)]
     for one in configs:
         assert_same_run(found[one.id], finetune.run(one, device="cpu", force=True)[0])
+        assert {row.get("cuda_graphs", False) for row in found[one.id]["epochs"]} == {graphs}
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_a_text_run_on_the_gpu_is_the_cpus(tokenizer, sentences):
