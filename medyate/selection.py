@@ -12,7 +12,7 @@ from . import sampling
 from .costs import Layer
 from .errors import InputError, choose, whole
 from .ranking import Ranking
-from .strategies import RULES, Needs, Strategy
+from .strategies import BOOSTS, RULES, Needs, Strategy
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,10 @@ class Selector:
         self.scheme = self.space.indices(scheme or Selection({}))
         self.first_weights = torch.ones(len(self.space.costs), dtype=torch.float64)
         if strategy.boosted and ranking and strategy.order:
-            self.first_weights = self.space.per_channel(dict(zip(ranking.layers, ranking.values(strategy.order))))
+            metric = dict(zip(ranking.layers, ranking.values(strategy.order)))
+            values = torch.tensor([metric[name] for name in self.ranked], dtype=torch.float64)
+            weights = BOOSTS[strategy.boost](values).tolist()
+            self.first_weights = self.space.per_channel(dict(zip(self.ranked, weights)))
         self.overheads = None if overheads is None else self.space.per_channel(overheads).round().long()
         if strategy.choice.searches:
             sampling.check_budget(self.budget, self.space.costs, self.overheads)

@@ -140,12 +140,19 @@ RULES: Mapping[str, Rule] = {
     ),
     "all": Rule("every layer", lambda costs, *_: len(costs)),
 }
+# A channel's first weight by its layer's metric, (K,) over the searched layers: the paper takes the metric itself (App.
+# A.2) and asks whether another weighting would do better (Sec. 5).
+BOOSTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "value": lambda values: values,
+    "rank": lambda values: values.argsort(stable=True).argsort() + 1.0,  # K for the highest, 1 for the lowest
+    "softmax": lambda values: (values / values.std(correction=0).clamp_min(1e-300)).softmax(0),
+}
 METRICS = {"raw": "channel gradient norm", "rgn": "channel gradient norm over channel cost (paper eq. 7)"}
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named strategy; ``boosted`` draws unseen channels in proportion to their layer's metric, ``once``
+    """A named strategy; ``boosted`` draws unseen channels by their layer's metric, weighted as ``boost`` says; ``once``
     keeps the first epoch's selection."""
 
     name: str
@@ -155,6 +162,7 @@ class Strategy:
     rule: str = "all"
     metric: str = "raw"
     boosted: bool = False
+    boost: str = "value"
     once: bool = False
 
     def __post_init__(self):
@@ -162,6 +170,7 @@ class Strategy:
             raise InputError(f"choice of channels {self.choice!r}; allowed: a Choice, such as strategies.MEDYATE")
         choose(self.rule, RULES, "rule for K")
         choose(self.metric, METRICS, "metric")
+        choose(self.boost, BOOSTS, "boost")
         if self.order is not None:
             choose(self.order, ORDERS, "layer order")
             if not self.choice.searches:
@@ -223,9 +232,6 @@ def get(name: str) -> Strategy:
     return STRATEGIES[choose(spoken.get(plain, name), STRATEGIES, "strategy")]
 
 
-def with_options(
-    strategy: Strategy, *, order: str | None = None, metric: str | None = None, boosted: bool | None = None
-) -> Strategy:
-    """The strategy with some of its choices replaced; None keeps a choice."""
-    changes: dict[str, Any] = {"order": order, "metric": metric, "boosted": boosted}
+def with_options(strategy: Strategy, **changes: Any) -> Strategy:
+    """The strategy with its ``order``, ``metric``, ``boosted`` or ``boost`` replaced; None keeps a choice."""
     return replace(strategy, **{key: value for key, value in changes.items() if value is not None})

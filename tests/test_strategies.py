@@ -177,6 +177,26 @@ def test_boosted_draws_unseen_channels_by_their_layers_metric():
     assert uniform.first_weights.tolist() == [8.0] * 4 + [1.0] * 8
 
 
+def test_a_boost_weighs_layers_by_value_rank_or_softmax():
+    lara = (2.0, 8.0, 5.0)  # standard deviation sqrt(6)
+    skewed = Ranking("tiny", "r", ("a", "b", "c"), lara=lara, layer_rgn=(1.0, 1.0, 1.0))
+    e = [math.exp(value / math.sqrt(6)) for value in lara]
+    expected = {"value": lara, "rank": (1, 3, 2), "softmax": [one / sum(e) for one in e]}
+    assert set(expected) == set(strategies.BOOSTS)
+    for boost, (a, b, c) in expected.items():
+        strategy = strategies.with_options(strategies.get("LaRa MeDyate"), boosted=True, boost=boost)
+        ours = Selector(strategy, LAYERS, 30, generator(), ranking=skewed, k=3)
+        assert ours.first_weights.tolist() == pytest.approx([a] * 4 + [b] * 3 + [c] * 5)
+    # only the layers that are searched count, and alike layers are drawn alike
+    two = Selector(strategy, LAYERS, 30, generator(), ranking=skewed, k=2)
+    e = [math.exp(value / 1.5) for value in (8.0, 5.0)]
+    assert two.first_weights.tolist() == pytest.approx([e[0] / sum(e)] * 3 + [e[1] / sum(e)] * 5)
+    alike = Ranking("tiny", "r", ("a", "b", "c"), lara=(3.0, 3.0, 3.0), layer_rgn=(1.0, 1.0, 1.0))
+    assert Selector(strategy, LAYERS, 30, generator(), ranking=alike, k=3).first_weights.unique().numel() == 1
+    with pytest.raises(InputError, match="unknown boost 'best'; allowed: value, rank, softmax"):
+        strategies.with_options(strategies.get("LaRa MeDyate"), boosted=True, boost="best")
+
+
 def test_an_epoch_that_selects_nothing_tells_nothing():
     """With fill="stop" the first draw may cost more than the whole budget."""
     for seed in range(50):

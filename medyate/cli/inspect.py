@@ -316,7 +316,9 @@ def variant(network, ranking, how, as_json):
 @click.argument("network")
 @options("budget")
 @click.option("--strategy", default="LaRa MeDyate", show_default=True)
-@options("layers", "order", "metric", "boosted", "ranking", "resolution", "fill", "count", "depthwise", "weights")
+@options(
+    "layers", "order", "metric", "boosted", "boost", "ranking", "resolution", "fill", "count", "depthwise", "weights"
+)
 @click.option("--seed", default=0, show_default=True)
 @json_option
 def select(network, seed, as_json, **values):

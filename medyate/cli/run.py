@@ -93,6 +93,7 @@ def _where(record: dict) -> str:
     "order",
     "metric",
     "boosted",
+    "boost",
     "ranking",
     "norm_gradient",
     "probe_batches",

@@ -9,6 +9,7 @@ from ..paper import varied
 from ..paper.parameters import Parameters, backbone
 from ..paper.recorded import layer_metric, of_protocol, pick, rankings, table
 from ..ranking import smallest_k
+from ..strategies import BOOSTS
 from .rerun import grid_of_strategies
 
 if TYPE_CHECKING:
@@ -78,6 +79,34 @@ def alpha_runs(config: Parameters) -> pd.DataFrame:
     # K given and K by default are one run where they are the same number of layers
     matched = frame.iloc[:0].assign(wanted=[]) if not rows else type(frame)(rows)
     return matched.drop_duplicates(["task", "seed", "wanted"])
+
+
+def grid_of_boosts(config: Parameters) -> list:
+    """The :class:`medyate.runs.config.RunConfig` of LaRa MeDyate, uniform and by each boost, for each task and seed."""
+    import dataclasses
+
+    usual = grid_of_strategies(config, (varied.OURS,))
+    return [
+        one if boost is None else dataclasses.replace(one, boosted=True, boost=boost).check()
+        for one in usual
+        for boost in (None, *BOOSTS)
+    ]
+
+
+def boost_runs(config: Parameters) -> pd.DataFrame:
+    """Runs of LaRa MeDyate at its own K, by the declared ranking; ``first`` says how unseen channels are drawn."""
+    from ..sweeps import protocols
+
+    protocol = config.protocol or "short"
+    frame = of_protocol(pick(table(), config, ("network", "tasks", "budget", "epochs", "seeds")), protocol)
+    if frame.empty:
+        return frame.assign(first=[])
+    plain = (frame.strategy == varied.OURS) & (frame.order.isna() | (frame.order == "lara")) & frame.layers.isna()
+    plain &= frame.metric.isna() | (frame.metric == "raw")
+    frame = frame[plain]
+    frame = frame[[row.ranking == protocols.get(protocol).ranking(row.task) for row in frame.itertuples()]]
+    first = frame.boost.where(frame.boosted.fillna(False).astype(bool), varied.UNIFORM)
+    return frame.assign(first=first)
 
 
 def far_rankings(config: Parameters, far: str) -> pd.DataFrame:

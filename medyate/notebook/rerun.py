@@ -38,6 +38,7 @@ def grid_over_layers(config: Parameters, wanted: Mapping[str, strategies.Strateg
             order=strategy.order,
             metric=strategy.metric,
             boosted=strategy.boosted,
+            boost=strategy.boost,
             **shared,
         ).check()
         for strategy in wanted.values()

@@ -136,15 +136,15 @@ def _declared(row) -> tuple:
     """What a run's strategy comes to, its overrides included."""
     known = strategies.get(row.strategy)
     order = row.order if isinstance(row.order, str) else None  # pandas may hold None as NaN
-    return _comes_to(known, order, row.metric, bool(row.boosted))
+    return _comes_to(known, order, row.metric, bool(row.boosted) and getattr(row, "boost", "value"))
 
 
 def declaration(strategy: strategies.Strategy) -> tuple:
     """The same of a declared strategy, to compare with."""
-    return _comes_to(strategy, strategy.order, strategy.metric, strategy.boosted)
+    return _comes_to(strategy, strategy.order, strategy.metric, strategy.boosted and strategy.boost)
 
 
-def _comes_to(strategy: strategies.Strategy, order: str | None, metric: str, boosted: bool) -> tuple:
+def _comes_to(strategy: strategies.Strategy, order: str | None, metric: str, boosted: bool | str) -> tuple:
     """A choice that reads no gradient has no metric either."""
     return strategy.choice, order, metric if strategy.choice.reads_gradients else None, boosted, strategy.once
 
@@ -189,15 +189,19 @@ def unused() -> pd.DataFrame:
 
     frame = table()
     medyate, trady = strategies.get("LaRa MeDyate"), strategies.get("LaRa TraDy")
-    drawn = {
-        declaration(strategies.with_options(medyate, order=order, metric=metric))
-        for order in ("lara", "rgn")
-        for metric in ("raw", "rgn")
-    } | {
-        declaration(strategies.with_options(one, boosted=boosted))
-        for one in (medyate, trady)
-        for boosted in (False, True)
-    }
+    drawn = (
+        {
+            declaration(strategies.with_options(medyate, order=order, metric=metric))
+            for order in ("lara", "rgn")
+            for metric in ("raw", "rgn")
+        }
+        | {
+            declaration(strategies.with_options(one, boosted=boosted))
+            for one in (medyate, trady)
+            for boosted in (False, True)
+        }
+        | {declaration(strategies.with_options(medyate, boosted=True, boost=boost)) for boost in strategies.BOOSTS}
+    )
     whys = {}
     for row in frame.itertuples() if len(frame) else ():
         declared = _declared(row)

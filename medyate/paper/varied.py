@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..strategies import BOOSTS
 from . import stats
 
 if TYPE_CHECKING:
     import pandas as pd
 
+UNIFORM = "uniform"
 OURS, ENDS = "LaRa MeDyate", ("Head only", "Baseline")
 
 
@@ -99,6 +101,46 @@ def by_alpha_in_words(table: pd.DataFrame) -> str:
         return text + "No α differs from 0.2 by more than the uncertainty of its seeds."
     named = ", ".join(f"{row.wanted:g} on {row.task} ({row.difference:+.1f} points)" for row in clear.itertuples())
     return text + f"Different from 0.2 by more than the uncertainty, one comparison at a time: {named}."
+
+
+def by_boost(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each way to weigh first draws against uniform ones, task by task and paired by seed.
+
+    ``runs``: one row a run with ``task``, ``seed``, ``first`` ("uniform" or a boost), ``test_top1_percent`` and
+    ``test_loss``. Columns: ``task``, ``first``, ``seeds``, ``top1_percent``, ``difference``, ``low`` and ``high`` (95 %
+    interval), ``loss`` (difference in test loss); not a number with fewer than two common seeds.
+    """
+    import pandas as pd
+
+    rows = []
+    for task, own in runs.groupby("task", sort=False) if len(runs) else ():
+        usual = own[own["first"] == UNIFORM].set_index("seed")
+        for first in (UNIFORM, *BOOSTS):
+            some = own[own["first"] == first].set_index("seed")
+            both = some.index.intersection(usual.index)
+            difference = low = high = loss = float("nan")
+            if first != UNIFORM and len(both) >= 2:
+                test = stats.paired(some.test_top1_percent[both], usual.test_top1_percent[both])
+                difference, low, high = test.difference, test.low, test.high
+                loss = float((some.test_loss[both] - usual.test_loss[both]).mean())
+            if len(some):
+                rows.append((task, first, len(some), some.test_top1_percent.mean(), difference, low, high, loss))
+    columns = ["task", "first", "seeds", "top1_percent", "difference", "low", "high", "loss"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_boost_in_words(table: pd.DataFrame) -> str:
+    """Which ways differ from uniform first draws by more than their interval."""
+    compared = table[table.difference.notna()] if len(table) else table
+    if compared.empty:
+        return "With fewer than two seeds of both no difference can be told from chance." if len(table) else ""
+    clear = compared[(compared.low > 0) | (compared.high < 0)]
+    best = compared.loc[compared.difference.idxmax()]
+    text = f"Largest gain over uniform first draws: {best['first']} on {best.task}, {best.difference:+z.1f} points. "
+    if clear.empty:
+        return text + "No weighting differs from uniform draws by more than the uncertainty of its seeds."
+    named = ", ".join(f"{row['first']} on {row.task} ({row.difference:+z.1f} points)" for _, row in clear.iterrows())
+    return text + f"Different by more than the uncertainty, one comparison at a time: {named}."
 
 
 def within_and_between(tables: dict[str, pd.DataFrame], far: str) -> pd.DataFrame:

@@ -223,7 +223,7 @@ class RunConfig(_Config):
     batch norm has ``batch_norm`` "frozen".
 
     ``epochs`` are those of the cosine; ``warmup_epochs`` come on top. ``layers`` is K, None for
-    the strategy's rule. ``order``, ``metric`` and ``boosted`` override the strategy's choices;
+    the strategy's rule. ``order``, ``metric``, ``boosted`` and ``boost`` override the strategy's choices;
     None keeps them, and the completed config holds the strategy's own. ``ranking`` names a recorded
     ranking; None takes one that was recorded on another task. ``probe_batches``: how many training
     batches an oracle's whole gradient is averaged over. ``recompute`` is for transformers' encoders
@@ -266,6 +266,9 @@ class RunConfig(_Config):
         "What a transformer's encoder computes again in the backward pass: none, layers or blocks.",
         later=True,
     )
+    boost: str = option(
+        "value", "With --boosted, what a layer's LaRa gives its channels: value, rank or softmax.", later=True
+    )
     data: str | None = option(None, later=True)
 
     kind = "run"
@@ -305,6 +308,8 @@ class RunConfig(_Config):
         if self.norm_affine and self.batch_norm != "train":
             raise InputError(f"norm_affine {self.norm_affine!r} needs batch norm mode 'train', not {self.batch_norm!r}")
         strategy = self.declaration
+        if self.boost != RunConfig.boost and not strategy.boosted:
+            raise InputError(f"boost {self.boost!r} needs boosted True, not {strategy.boosted!r}")
         dense = self.execution == "dense" or strategy.needs(Needs.EVERYTHING)
         layers = networks.backbone(network.name, values["weights"], values["resolution"], self.depthwise)
         budget = None
@@ -364,7 +369,7 @@ class RunConfig(_Config):
         from .. import strategies
 
         return strategies.with_options(
-            strategies.get(self.strategy), order=self.order, metric=self.metric, boosted=self.boosted
+            strategies.get(self.strategy), order=self.order, metric=self.metric, boosted=self.boosted, boost=self.boost
         )
 
     def _readable(self) -> str:

@@ -229,6 +229,13 @@ _PACK_ALPHAS = tuple(
     for task in ("food10", "flowers12")
     for layers in ALPHA_LAYERS.values()
 )
+# at the K of `LaRa MeDyate`, whose own runs draw unseen channels alike
+_PACK_BOOSTS = tuple(
+    _of_protocol("short", task, ("LaRa MeDyate",), (seed,), boosted=True, boost=boost)
+    for seed in SEEDS
+    for task in ("food10", "flowers12")
+    for boost in strategies.BOOSTS
+)
 # digits: drawn, not photographed, and far from what the network was trained on
 _PACK_FAR = (
     Grid("rank", {"seed": SEEDS}, {"network": "mbv2-w0.35", "task": "digits", "epochs": 4, "warmup_epochs": 1}),
@@ -334,6 +341,7 @@ _TEXTS = {
     "definitions": "rankings by three definitions of an epoch's norms, MbV2 (see medyate.paper.definitions)",
     "budgets": "LaRa MeDyate from 2 to 60 % of the network's memory, beside Head only and Baseline, MbV2",
     "alphas": "LaRa MeDyate by alpha, the share of the search space that a draw takes, MbV2, tier 1",
+    "boosts": "LaRa MeDyate with first draws by LaRa's value, rank or softmax, MbV2, tier 1",
     "far": "digits: rankings from a task far from photographs, and runs with them and on it, MbV2, tier 1",
     "table2": "strategies by budgets and tasks, SwinT",
     "table3": "strategies by budgets and tasks, BERT and RoBERTa; at scales pack and quick MiniLM-L6",
@@ -367,6 +375,7 @@ _GRIDS: dict[str, dict[str, tuple[Grid, ...]]] = {
         "definitions": _PACK_DEFINITIONS,
         "budgets": _PACK_BUDGETS,
         "alphas": _PACK_ALPHAS,
+        "boosts": _PACK_BOOSTS,
         "far": _PACK_FAR,
         "table2": _appendix({**_PACK_SWIN, "learning_rate": _RATE}, {"task": PACKS}),
         "table3": _appendix(_TEXT_PACK, {"task": TEXT_PACKS}),

@@ -16,7 +16,7 @@ from ..errors import choose
 from ..runs.config import RunConfig, full
 
 # Entries of a config that name the strategy or follow from it, and those that a page varies; all others are protocol.
-STRATEGY = ("strategy", "layers", "order", "metric", "boosted", "ranking")
+STRATEGY = ("strategy", "layers", "order", "metric", "boosted", "boost", "ranking")
 VARIED = ("network", "weights", "task", "data", "resolution", "budget", "epochs", "seed")
 
 # Epochs of the cosine, by the paper's task (Sec. 4.1; it lists CIFAR-100 twice, CIFAR-10 is the one of 100) and the

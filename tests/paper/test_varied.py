@@ -56,6 +56,23 @@ def test_alphas_are_compared_by_seed():
     assert varied.by_alpha_in_words(varied.by_alpha(runs.iloc[:0])) == ""
 
 
+def test_first_draws_are_compared_with_uniform_ones_by_seed():
+    rows = [("food10", seed, "uniform", 70.0 + seed, 0.9) for seed in (0, 1, 2)]
+    rows += [("food10", seed, "value", 71.0 + seed + (seed == 1), 0.8) for seed in (0, 1)]
+    rows += [("food10", 0, "rank", 75.0, 0.7)]
+    runs = pd.DataFrame(rows, columns=["task", "seed", "first", "test_top1_percent", "test_loss"])
+    table = varied.by_boost(runs).set_index("first")
+    assert table.seeds.to_dict() == {"uniform": 3, "value": 2, "rank": 1}
+    assert table.difference["value"] == pytest.approx(1.5) and table.loss["value"] == pytest.approx(-0.1)
+    assert pd.isna(table.difference["uniform"]) and pd.isna(table.difference["rank"])
+    said = varied.by_boost_in_words(varied.by_boost(runs))
+    assert said.startswith("Largest gain over uniform first draws: value on food10, +1.5 points. No weighting differs")
+    runs.loc[runs["first"] == "value", "test_top1_percent"] = [71.0, 72.01]
+    assert "value on food10 (+1.0 points)" in varied.by_boost_in_words(varied.by_boost(runs))
+    assert "With fewer than two seeds" in varied.by_boost_in_words(varied.by_boost(runs[runs.seed == 0]))
+    assert varied.by_boost_in_words(varied.by_boost(runs.iloc[:0])) == ""
+
+
 def test_orders_within_and_between_kinds_of_task():
     table = pd.DataFrame(
         {"digits, 0": [4, 3, 2, 1], "digits, 1": [4, 3, 1, 2], "cub50, 0": [1, 2, 3, 4], "food10, 0": [1, 2, 3, 4]}
@@ -115,3 +132,9 @@ def test_the_grid_of_alphas_is_that_of_its_sweep(monkeypatch):
     object.__setattr__(config, "mode", "missing")
     wanted = {one.id for one in grids.get("alphas", "pack").configs() if one.task == "food10" and one.seed == 0}
     assert {one.id for one in beyond.grid_of_alphas(config)} == wanted
+    boosted = {one.id for one in grids.get("boosts", "pack").configs() if one.task == "food10" and one.seed == 0}
+    grid = beyond.grid_of_boosts(config)
+    assert {one.id for one in grid if one.boosted} == boosted
+    assert [one.id for one in grid if not one.boosted] == [
+        one.id for one in beyond.grid_of_alphas(config) if one.layers is None
+    ]

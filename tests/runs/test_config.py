@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from medyate import strategies
 from medyate.errors import InputError
 from medyate.importance import NORM_GRADIENTS
 from medyate.networks import schemes
@@ -82,6 +83,7 @@ def test_every_option_changes_the_id():
     )
     unvaried = {"task", "weights"}  # only one of each is sure to be here
     unvaried |= {"recompute"}  # a transformer's: test_recompute_is_a_transformers_field
+    unvaried |= {"boost"}  # of boosted draws: test_a_boost_is_of_boosted_draws
     unvaried |= {"data"}  # of one's own: test_own_data
     assert set(others) | unvaried == set(RunConfig.fields())
     ids = {run_config(**{name: value}).id for name, value in others.items()} | {base.id}
@@ -144,8 +146,9 @@ def test_a_later_field_changes_no_id_while_it_has_its_default(kind):
 
 def test_a_table_says_how_older_records_were_made(own_records):
     """Records from before a field are rows with its default, in every table; a filter finds them by it."""
-    assert full("run", {"seed": 3}) == {"seed": 3, "recompute": "layers", "data": None}
-    assert full("run", {"recompute": "none", "data": "a"}) == {"recompute": "none", "data": "a"}
+    assert full("run", {"seed": 3}) == {"seed": 3, "recompute": "layers", "boost": "value", "data": None}
+    later = {"recompute": "none", "boost": "rank", "data": "a"}
+    assert full("run", later) == later
     for table in (records.table(), tables.table().rename(columns=lambda name: name.removeprefix("config."))):
         assert dict(zip(table["id"], table["recompute"])) == {"old": "layers", "new": "none"}
     for table in (records.epochs_table(), tables.table(epochs=True)):
@@ -160,6 +163,15 @@ def own_records(tmp_path, monkeypatch):
     for name, more in (("old", {}), ("new", {"recompute": "none"})):
         one = {"schema": 1, "kind": "run", "id": name, "status": "finished", "config": {"seed": 0, **more}}
         records.write({**one, "epochs": [{"epoch": 1, "test_top1_percent": 5.0}], "test_top1_percent": 5.0})
+
+
+def test_a_boost_is_of_boosted_draws():
+    ids = {run_config(boosted=True, boost=boost).id for boost in strategies.BOOSTS}
+    assert len(ids) == len(strategies.BOOSTS) and run_config(boosted=True).id in ids
+    with pytest.raises(InputError, match="boost 'rank' needs boosted True, not False"):
+        run_config(boost="rank")
+    with pytest.raises(InputError, match="unknown boost 'best'; allowed: value, rank, softmax"):
+        run_config(boosted=True, boost="best")
 
 
 def test_recompute_is_a_transformers_field():

@@ -153,7 +153,7 @@ def test_figures_are_parts_of_one_another():
 def test_shipped_records_belong_to_the_pack_grids():
     """A digest of one recorded config, and every shipped record of a pack at 1 + 9 or 1 + 4 epochs."""
     names = ("fig3", "fig6", "fig7", "fig11", "table1", "ablations", "authors", "definitions", "budgets")
-    names += ("alphas", "far")
+    names += ("alphas", "boosts", "far")
     of_packs = {one.id for name in names for one in grids.get(name).configs()}
     assert "mbv2-w0.35-food10-lara-medyate-27946-k5-frozen-s0-4c9ab0d91a" in of_packs
     shipped = [json.loads(file.read_text()) for file in (storage.shipped() / "runs").glob("*.json")]
