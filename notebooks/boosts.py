@@ -62,6 +62,7 @@ if len(runs):
             "how unseen channels are drawn",
             f"{config.network}, budget {config.budget:,} elements, {config.epochs} epochs, protocol {config.protocol}",
             ticks={x: name for name, x in place.items()},
+            joined=False,
         ),
         "boosts",
         summary,

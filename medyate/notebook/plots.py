@@ -785,11 +785,13 @@ def accuracy_over(
     title: str,
     levels: Mapping[str, float] | None = None,
     ticks: Mapping[float, str] | None = None,
+    joined: bool = True,
 ) -> Figure:
     """Test accuracy over a quantity that is varied: the mean over seeds, and a bar from the lowest to the highest.
 
     ``table``: ``series``, ``x`` (above 0, drawn on a logarithmic axis) and ``top1_percent``, one row a seed.
     ``levels``: horizontal lines by name, in percent. ``ticks``: the axis's labels; None takes the values of ``x``.
+    ``joined``: whether a line joins the means, as those of one quantity; not where ``ticks`` name kinds.
     """
     _need(table, ["series", "x", "top1_percent"], "the table of accuracies")
     palette = colours(list(dict.fromkeys(table.series)) + list(levels or ()))
@@ -799,7 +801,10 @@ def accuracy_over(
             colour, marker = palette[name]
             seeds = rows.groupby("x").top1_percent.agg(["mean", "min", "max"])
             error = [seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]]
-            ax.errorbar(seeds.index, seeds["mean"], error, color=colour, marker=marker, capsize=3, label=name)
+            line = "-" if joined else "none"
+            ax.errorbar(
+                seeds.index, seeds["mean"], error, color=colour, marker=marker, linestyle=line, capsize=3, label=name
+            )
         for name, height in (levels or {}).items():
             ax.axhline(height, color=palette[name][0], linestyle="--", linewidth=1.4, label=name)
         ax.set_xscale("log")
