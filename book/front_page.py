@@ -113,11 +113,18 @@ def answers(page: str) -> str:
             f"In the paper: {theirs}." + (f" In our runs: {ours} ({scope})." if line.from_runs else "")
         )
 
-    # "LaRa MeDyate over SU: -1.03 points [-1.41, -0.65], p = 1.000, ...": without the test's details
+    def plainly(text: str) -> str:
+        """ "LaRa MeDyate over SU: -1.03 points [-1.41, -0.65], p = 1.000, ...", without the test's details."""
+        return text.partition(", p ")[0].replace(" over ", " minus ").replace(" [", ", 95 % interval [")
+
     first = lines["state-of-the-art"].from_runs
-    lead = first.brief.partition(", p ")[0] if first else ""
-    lead = lead.replace(" over ", " minus ").replace(" [", ", 95 % interval [")
+    lead = plainly(first.brief) if first else ""
     who = lead.partition(" minus ")[2].partition(":")[0]
+    # the other protocols that have an interval: what decides may be too few runs to have one
+    others = [
+        part.partition(",")[0] + ", " + plainly(part.rpartition("; ")[2]) for part in (first.parts if first else ())
+    ]
+    elsewhere = "; ".join(one for one in others[1:] if "interval" in one)
     rival = f" {who}: {strategies.get(who).description}." if who in strategies.STRATEGIES else ""
     consistent = lines["lara-consistent"].from_runs
     kept = kept_times()
@@ -130,7 +137,8 @@ def answers(page: str) -> str:
     frozen, train = ("{:.2f} to {:.2f}".format(*kept["frozen"]), "{:.1f} to {:.1f}".format(*kept["train"]))
     return "\n".join(
         [
-            f"* **Does MeDyate lead?** {asked('state-of-the-art', lead)}{rival}",
+            f"* **Does MeDyate lead?** {asked('state-of-the-art', lead)}{rival}"
+            + (f" Under other protocols: {elsewhere}." if elsewhere else ""),
             "* **Does a ranking of layers carry over between tasks?** "
             f"{asked('lara-consistent', consistent.text if consistent else '')}",
             f"* **What is really kept?** With frozen batch norm {frozen} times what the budget pays for; with batch "
