@@ -78,7 +78,7 @@ def _keys(kind: str, values: Mapping[str, Any]) -> list[tuple]:
 
 
 def estimate(configs: Sequence[Config]) -> dict[str, Any]:
-    """Hours that ``configs`` take one after another, from the speeds of all records that are there.
+    """Hours that ``configs`` take one after another, from the speeds of all records of runs that ran alone.
 
     ``known``: how many of them a speed and a size of the data are known for; ``hours`` is of these
     alone, None where there are none. ``devices``: what the speeds were measured on.
@@ -92,6 +92,8 @@ def estimate(configs: Sequence[Config]) -> dict[str, Any]:
         if not samples or not record.get("seconds"):
             continue
         sizes.setdefault(record["config"]["task"], record["train_images"])
+        if "stacked_runs" in record.get("environment", {}):
+            continue  # its seconds are a share of a stack's, on a GPU as a rule
         for key in _keys(record["kind"], record["config"]):
             speeds.setdefault(key, []).append(record["seconds"] / samples)
         devices.add(record.get("environment", {}).get("device"))

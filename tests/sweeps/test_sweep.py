@@ -273,10 +273,15 @@ def test_estimate():
     one, two = (config("Det RGN", **own, seed=seed) for seed in (0, 1))
     runs.write(fabricated(one, seconds=10.0))
     runs.write(fabricated(two, seconds=30.0))
+    shared = fabricated(
+        config("Det RGN", **own, seed=3), seconds=0.1
+    )  # a share of a stack's seconds: no speed of its own
+    shared["environment"] = {**shared.get("environment", {}), "stacked_runs": 12, "device": "a GPU"}
+    runs.write(shared)
     todo = [config("Det RGN", **own, seed=2, epochs=7), config("SU", **own)]
     # 20 s for 50 images in 4 epochs: 0.1 s an image; SU by the network's speed
     assert progress.estimate(todo)["hours"] * 3600 == pytest.approx(0.1 * 50 * 8 + 0.1 * 50 * 4)
-    assert progress.estimate(todo)["known"] == 2
+    assert progress.estimate(todo)["known"] == 2 and "a GPU" not in progress.estimate(todo)["devices"]
     unknown = RunConfig.of(
         {**BASE, "task": "of no size", "network": "mcunet-in1", "strategy": "Head only", "ranking": None}
     ).complete()
