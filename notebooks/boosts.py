@@ -66,7 +66,7 @@ if len(runs):
         ),
         "boosts",
         summary,
-        "Test accuracy of LaRa MeDyate by how unseen channels are drawn, one line a task. " + result,
+        "Test accuracy of LaRa MeDyate by how unseen channels are drawn, one marker a task. " + result,
         "Test accuracy of LaRa MeDyate by how channels are weighed that no gradient is known of.",
         result,
     )

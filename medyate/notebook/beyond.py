@@ -57,25 +57,33 @@ def grid_of_alphas(config: Parameters) -> list:
     ]
 
 
-def alpha_runs(config: Parameters) -> pd.DataFrame:
-    """Runs of LaRa MeDyate by the protocol's declared ranking, with the alpha that their K stands for as ``wanted``."""
+def _ours(config: Parameters) -> pd.DataFrame:
+    """Runs of LaRa MeDyate with its own order and metric, by the protocol's declared ranking; any K, any first draw."""
     from ..sweeps import protocols
 
-    frame = of_protocol(
-        pick(table(), config, ("network", "tasks", "budget", "epochs", "seeds")), config.protocol or "short"
-    )
+    protocol = config.protocol or "short"
+    frame = of_protocol(pick(table(), config, ("network", "tasks", "budget", "epochs", "seeds")), protocol)
+    if frame.empty:
+        return frame
+    frame = frame[(frame.strategy == varied.OURS) & (frame.order.isna() | (frame.order == "lara"))]
+    frame = frame[frame.metric.isna() | (frame.metric == "raw")]
+    return frame[frame.ranking == frame.task.map(protocols.get(protocol).ranking)]
+
+
+def _boosted(frame: pd.DataFrame) -> pd.Series:
+    return frame.boosted.fillna(False).astype(bool)
+
+
+def alpha_runs(config: Parameters) -> pd.DataFrame:
+    """Runs of LaRa MeDyate by the protocol's declared ranking, with the alpha that their K stands for as ``wanted``."""
+    frame = _ours(config)
     if frame.empty:
         return frame.assign(wanted=[])
-    plain = (frame.strategy == varied.OURS) & (frame.order.isna() | (frame.order == "lara"))
-    plain &= (frame.metric.isna() | (frame.metric == "raw")) & ~frame.boosted.fillna(False).astype(bool)
-    frame = frame[plain]
     rows = []
-    for row in frame.to_dict("records"):
-        name = protocols.get(config.protocol or "short").ranking(row["task"])
-        if row["ranking"] == name:
-            wanted = {k: alpha for alpha, k in _layers(config, name).items()}
-            if row["K"] in wanted:
-                rows.append(row | {"wanted": wanted[row["K"]]})
+    for row in frame[~_boosted(frame)].to_dict("records"):
+        wanted = {k: alpha for alpha, k in _layers(config, row["ranking"]).items()}
+        if row["K"] in wanted:
+            rows.append(row | {"wanted": wanted[row["K"]]})
     # K given and K by default are one run where they are the same number of layers
     matched = frame.iloc[:0].assign(wanted=[]) if not rows else type(frame)(rows)
     return matched.drop_duplicates(["task", "seed", "wanted"])
@@ -95,18 +103,11 @@ def grid_of_boosts(config: Parameters) -> list:
 
 def boost_runs(config: Parameters) -> pd.DataFrame:
     """Runs of LaRa MeDyate at its own K, by the declared ranking; ``first`` says how unseen channels are drawn."""
-    from ..sweeps import protocols
-
-    protocol = config.protocol or "short"
-    frame = of_protocol(pick(table(), config, ("network", "tasks", "budget", "epochs", "seeds")), protocol)
+    frame = _ours(config)
     if frame.empty:
         return frame.assign(first=[])
-    plain = (frame.strategy == varied.OURS) & (frame.order.isna() | (frame.order == "lara")) & frame.layers.isna()
-    plain &= frame.metric.isna() | (frame.metric == "raw")
-    frame = frame[plain]
-    frame = frame[[row.ranking == protocols.get(protocol).ranking(row.task) for row in frame.itertuples()]]
-    first = frame.boost.where(frame.boosted.fillna(False).astype(bool), varied.UNIFORM)
-    return frame.assign(first=first)
+    frame = frame[frame.layers.isna()]
+    return frame.assign(first=frame.boost.where(_boosted(frame), varied.UNIFORM))
 
 
 def far_rankings(config: Parameters, far: str) -> pd.DataFrame:

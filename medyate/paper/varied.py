@@ -60,6 +60,17 @@ def saturation_in_words(table: pd.DataFrame, least: float = 90) -> str:
     return f"{text} ({' to '.join(map(str, seeds))} seed{'s' if seeds[-1] > 1 else ''})."
 
 
+_UNKNOWN = (float("nan"),) * 3
+
+
+def _paired(ours: pd.Series, usual: pd.Series) -> tuple[float, float, float]:
+    """Mean difference of values paired by seed and its 95 % interval; not numbers with fewer than two pairs."""
+    if len(ours) < 2:
+        return _UNKNOWN
+    test = stats.paired(ours, usual)
+    return test.difference, test.low, test.high
+
+
 def by_alpha(runs: pd.DataFrame, standard: float = 0.2) -> pd.DataFrame:
     """Each wanted alpha against the standard one, task by task and paired by seed.
 
@@ -76,10 +87,7 @@ def by_alpha(runs: pd.DataFrame, standard: float = 0.2) -> pd.DataFrame:
         for wanted, some in own.groupby("wanted"):
             top1 = some.set_index("seed").test_top1_percent
             both = top1.index.intersection(usual.index)
-            difference = low = high = float("nan")
-            if wanted != standard and len(both) >= 2:
-                test = stats.paired(top1[both], usual[both])
-                difference, low, high = test.difference, test.low, test.high
+            difference, low, high = _paired(top1[both], usual[both]) if wanted != standard else _UNKNOWN
             k, alpha = int(some.K.iloc[0]), float(some.alpha.mean())
             rows.append((task, wanted, k, alpha, len(top1), top1.mean(), difference, low, high))
     return pd.DataFrame(rows, columns=columns)
@@ -118,10 +126,9 @@ def by_boost(runs: pd.DataFrame) -> pd.DataFrame:
         for first in (UNIFORM, *BOOSTS):
             some = own[own["first"] == first].set_index("seed")
             both = some.index.intersection(usual.index)
-            difference = low = high = loss = float("nan")
+            difference, low, high, loss = *_UNKNOWN, float("nan")
             if first != UNIFORM and len(both) >= 2:
-                test = stats.paired(some.test_top1_percent[both], usual.test_top1_percent[both])
-                difference, low, high = test.difference, test.low, test.high
+                difference, low, high = _paired(some.test_top1_percent[both], usual.test_top1_percent[both])
                 loss = float((some.test_loss[both] - usual.test_loss[both]).mean())
             if len(some):
                 rows.append((task, first, len(some), some.test_top1_percent.mean(), difference, low, high, loss))

@@ -222,14 +222,14 @@ class _Loop:
         """A checkpoint at an epoch's end; replaced atomically."""
         import io
 
-        buffer = io.BytesIO()
+        buffer, before = io.BytesIO(), sum(one["epochs"] for one in self.earlier)
         torch.save(
             {
                 "config": self.config.identity,
                 "rows": self.rows,
                 "seconds": self.seconds,
                 "threads": torch.get_num_threads() if self.device == "cpu" else None,
-                "environments": [*self.earlier, {**runs.environment(self.device), "epochs": self._epochs_here()}],
+                "environments": [*self.earlier, {**runs.environment(self.device), "epochs": len(self.rows) - before}],
                 # copies: of a tensor that is a part of a larger one, all of it would be written
                 "model": {name: value.clone() for name, value in self.model.state_dict().items()},
                 "data": self.data_generator.get_state(),
@@ -238,10 +238,6 @@ class _Loop:
             buffer,
         )
         storage.write_bytes(self.checkpoint, buffer.getvalue())
-
-    def _epochs_here(self) -> int:
-        """The epochs that this environment did."""
-        return len(self.rows) - sum(one["epochs"] for one in self.earlier)
 
     def resume(self) -> dict[str, Any] | None:
         """The checkpoint of this very config, loaded; None where there is none."""

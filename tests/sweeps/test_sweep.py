@@ -273,9 +273,8 @@ def test_estimate():
     one, two = (config("Det RGN", **own, seed=seed) for seed in (0, 1))
     runs.write(fabricated(one, seconds=10.0))
     runs.write(fabricated(two, seconds=30.0))
-    shared = fabricated(
-        config("Det RGN", **own, seed=3), seconds=0.1
-    )  # a share of a stack's seconds: no speed of its own
+    # a share of a stack's seconds is no speed
+    shared = fabricated(config("Det RGN", **own, seed=3), seconds=0.1)
     shared["environment"] = {**shared.get("environment", {}), "stacked_runs": 12, "device": "a GPU"}
     runs.write(shared)
     todo = [config("Det RGN", **own, seed=2, epochs=7), config("SU", **own)]
