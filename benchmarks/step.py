@@ -7,17 +7,18 @@ All executions are built in one process and take their steps by turns, so that w
 machine does meets all of them alike; a row is the median over the rounds, and a ratio the median of
 the rounds' ratios. ``--clock cpu`` counts the process's own time, for a machine that does other work
 too; with it, use one thread. Weights are random: time and memory do not depend on them. LoRA needs
-``pip install peft==0.21.2`` and is left out, with a word, where that is absent.
+``pip install peft==0.21.2`` and is left out, with a word, where that is absent. Where ``medyate
+compile`` has been run, ours is measured with its library and without.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from torch import nn
 
 from medyate import networks
 from medyate.costs import Layer
+from medyate.execution import compiled
 from medyate.execution import measure as memory
 from medyate.execution.layers import Split
 from medyate.execution.masked import Dense
@@ -40,7 +42,7 @@ OURS = "ours"
 PEFT = "0.21.2"
 
 
-@dataclass
+@dataclasses.dataclass
 class Contender:
     """``step`` does a whole training step; ``kept_bytes`` (by part in ``kept``) and ``trained`` are the backbone's."""
 
@@ -143,6 +145,8 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
         attached.select(selection.channels)
         found.append(training(f"dense-masked, batch norm {batch_norm}", masked, attached, images, labels))
     found.append(ours)
+    if device == "cpu" and compiled.library() is not None:
+        found.append(dataclasses.replace(ours, name=f"{OURS}, not compiled", step=uncompiled(ours.step)))
     head = build(network, device)
     head_only = Subnet(head, strategy="Head only", input_shape=shape, classifier="classifier")
     head_only.next_epoch()
@@ -159,6 +163,14 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
 
     found.append(Contender("forward pass alone", forward, None, 0))
     return found, selection, layers
+
+
+def uncompiled(step: Callable[[], object]) -> Callable[[], object]:
+    def in_python():
+        with compiled.using(False):
+            step()
+
+    return in_python
 
 
 def products(subnet: Subnet, images: torch.Tensor) -> Contender:

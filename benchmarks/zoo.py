@@ -108,11 +108,12 @@ def drawn(model: nn.Module, head: str, seed: int = 0) -> tuple[Selection, tuple[
     for module in modules.values():
         for parameter in module.parameters(recurse=False):
             users.setdefault(id(parameter), set()).add(module)
-    plain = [
-        layer
-        for layer in layers
-        if type(modules[layer.name]) in SELECTABLE and len(users[id(modules[layer.name].weight)]) == 1
-    ]
+
+    def is_plain(module: nn.Module) -> bool:
+        weight = getattr(module, "in_proj_weight", None) if hasattr(module, "in_proj_weight") else module.weight
+        return type(module) in SELECTABLE and weight is not None and len(users[id(weight)]) == 1
+
+    plain = [layer for layer in layers if is_plain(modules[layer.name])]
     owners = [(layer.name, channel) for layer in plain for channel in range(layer.channels)]
     prices = torch.tensor([layer.channel_elements for layer in plain for _ in range(layer.channels)])
     taken = sample(prices, torch.ones(len(owners)), budget, torch.Generator().manual_seed(seed))
@@ -139,6 +140,16 @@ def stepper(model, parameters, images, labels) -> Callable[[], float]:
         return time.process_time() - begun
 
     return step
+
+
+def trainable(model: nn.Module, images: torch.Tensor) -> str:
+    """How full fine-tuning treats batch norms: "train", unless one sees a single number, which has no statistics."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(images)
+    except ValueError:
+        return "frozen"
+    return "train"
 
 
 def worst(model: nn.Module, head: str, selection: Selection) -> float:
@@ -184,8 +195,7 @@ def measured(name: str, sizes: list[int], rounds: int, exact: bool) -> list[dict
     rows = []
     for size in sizes:
         images, labels = batch(size)
-        flat = any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
-        batch_norm = "frozen" if size == 1 and flat else "train"  # one number has no statistics
+        batch_norm = trainable(model, images)
         full = Dense(model, classifier=head, batch_norm=batch_norm)
         full.select({}, everything=True)
         baseline = memory.measure(model, full.classifier, torch.optim.SGD(full.parameters(), lr=0.0), images, labels)
@@ -229,7 +239,7 @@ def timed(model, head, selection, images, labels, rounds) -> dict[str, float]:
     for way in spent:
         own = copy.deepcopy(model)
         if way == "full":
-            attached = Dense(own, classifier=head, batch_norm="train")
+            attached = Dense(own, classifier=head, batch_norm=trainable(own, images))
             attached.select({}, everything=True)
         else:
             attached = attach(own, classifier=head, recompute=way)

@@ -14,6 +14,7 @@ import click
 from .. import __version__
 from ..errors import InputError
 from . import data, inspect, notebooks, run
+from .compile import compile_library
 from .device import device_group
 from .help import Grouped
 from .sweep import sweep_group
@@ -28,7 +29,7 @@ def cli():
 for command in (
     *(inspect.networks, inspect.strategies, inspect.tasks, inspect.memory, inspect.scheme, inspect.select),
     *(inspect.variant, run.rank, run.run, run.results),
-    *(data.data, device_group, sweep_group),
+    *(data.data, device_group, sweep_group, compile_library),
     *notebooks.commands,
 ):
     cli.add_command(command)

@@ -11,7 +11,7 @@ from ..files import paths
 
 NOTEBOOKS = [*(f"fig{n}" for n in range(1, 12)), "table1", "table2", "table3"]
 GROUPS = {
-    "Use": ("networks", "strategies", "tasks", "memory", "scheme", "select", "rank", "variant", "device"),
+    "Use": ("networks", "strategies", "tasks", "memory", "scheme", "select", "rank", "variant", "device", "compile"),
     "Figures and tables": (*NOTEBOOKS, "notebook"),
     "Runs": ("run", "results", "sweep"),
     "Data": ("data",),

@@ -199,7 +199,7 @@ def _piecewise(scope: Scope, func, x: Tensor, inside: Callable, slopes: tuple, i
 def _rectify(scope: Scope, x: Tensor, ceiling: float | None, inplace: bool):
     if not x.requires_grad or inplace and (x._is_view() or kernels.dense(x) is not x):
         return NotImplemented
-    run = functools.partial(kernels.Rectify.apply, x, ceiling, inplace)
+    run = functools.partial(kernels.rectified, x, ceiling, inplace)
     return scope.replaced(kernels.rectify, (x, ceiling), {}, run)
 
 

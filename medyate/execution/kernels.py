@@ -13,8 +13,10 @@ a gradient, a batch norm in evaluation mode too, and ReLU6 a full tensor.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import InputError
+from . import compiled
 
 # Who measures memory listens here: called with each saved tensor and the part it belongs to.
 saved_listener: ContextVar[Callable[[Tensor, str], None] | None] = ContextVar("saved_listener", default=None)
@@ -150,6 +153,19 @@ class Rectify(torch.autograd.Function):
         return _pass_through(grad, bits, ctx.layout), None, None
 
 
+def rectified(x: Tensor, ceiling: float | None, inplace: bool) -> Tensor:
+    """:class:`Rectify`, compiled where it can be."""
+    library = library_for(x)
+    if library is None or dense(x) is not x:
+        return Rectify.apply(x, ceiling, inplace)
+    return library.rectify(x, math.inf if ceiling is None else ceiling, inplace)
+
+
+def library_for(x: Tensor) -> Any:
+    """:func:`medyate.execution.compiled.library_for`, unless what is kept is measured."""
+    return compiled.library_for(x) if saved_listener.get() is None else None
+
+
 def rectify(x: Tensor, ceiling: float | None) -> Tensor:
     return torch.clamp_min(x, 0) if ceiling is None else torch.clamp(x, 0, ceiling)
 
@@ -248,11 +264,27 @@ _SMALL = 1 << 15
 class Geometry:
     """What a convolution's three products need besides tensors; ``linear`` for a linear layer."""
 
-    __slots__ = ("stride", "padding", "dilation", "groups", "outputs", "linear")
+    __slots__ = ("stride", "padding", "dilation", "groups", "outputs", "linear", "_compiled")
 
     def __init__(self, stride, padding, dilation, groups: int, outputs: int, linear: bool = False):
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups, self.outputs, self.linear = groups, outputs, linear
+        self._compiled: Any = None
+
+    def __reduce__(self):  # a copy makes a compiled counterpart of its own
+        return Geometry, (self.stride, self.padding, self.dilation, self.groups, self.outputs, self.linear)
+
+    def compiled(self, library: Any, name: str) -> Any:
+        """The compiled library's counterpart, of the layer of this name."""
+        if self._compiled is None:
+            sizes = (list(self.stride), list(self.padding), list(self.dilation), self.groups, self.outputs)
+            self._compiled = library.Layer(name, *sizes, _onednn_rectifies(), _SMALL)
+        return self._compiled
+
+    def changed(self) -> None:
+        """A compiled backward pass that is under way must not go on."""
+        if self._compiled is not None:
+            self._compiled.changed()
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.linear:

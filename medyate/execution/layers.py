@@ -9,6 +9,7 @@ for their gradients.
 from __future__ import annotations
 
 import copy
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class Split(_Beside):
     budgeted: int | None = None  # elements of a sample's input, per channel, that the budget counts
     is_copy: bool = False  # of an attached model: it shares the compact weights, and does not use them
     weight_name, bias_name = "weight", "bias"
+    compiles = False  # whether medyate.execution.compiled knows this kind
     inputs_first = False  # whether the whole weight is (in, out) where torch's own linear layers have (out, in)
     in_channels: int
     _parameters: dict[str, Any]  # None for a bias that is not there
@@ -134,6 +136,7 @@ class Split(_Beside):
             former is None or torch.equal(channels, former)
         ):
             return False
+        self.geometry.changed()
         if len(channels):
             self.__dict__["selected_channels"] = channels
             self._lay_out()
@@ -182,6 +185,7 @@ class Split(_Beside):
     def leave(self) -> None:
         """Only the whole weight is left."""
         self.agree()
+        self.geometry.changed()
         del self._parameters["selected_weight"]
         strides = self.__dict__.pop("strides", None)
         if strides is not None:
@@ -303,16 +307,33 @@ class Split(_Beside):
 
     def _run(self, x: Tensor, folds: bool) -> Tensor:
         self.agree()
+        selected = None
         if torch.is_grad_enabled():
             selected = self.selected_weight
             _refuse_gradients(self)
             if selected is not None:
                 self._check_size(x)
                 distributed.synchronise(self, selected)
-            if x.requires_grad or selected is not None:
-                return kernels.Project.apply(x, selected, self, folds)
+        library = kernels.library_for(x) if self.compiles and not self.pads else None
+        if library is not None and self._parameters["weight"].dtype is torch.float32:
+            return self._run_compiled(library, x, selected, folds)
+        if torch.is_grad_enabled() and (x.requires_grad or selected is not None):
+            return kernels.Project.apply(x, selected, self, folds)
         with torch.no_grad():
             return self.output(self.padded(x), folds)
+
+    def _run_compiled(self, library: Any, x: Tensor, selected: nn.Parameter | None, folds: bool) -> Tensor:
+        tensors = (x, selected, self.channels, self._parameters["weight"], self._parameters["bias"])
+        layer = self.geometry.compiled(library, self.layer_name)
+        norm = self.norm
+        if norm is None or not folds:
+            return library.project(*tensors, None, None, None, None, 0.0, -1.0, layer)
+        statistics, affine = norm._buffers, norm._parameters
+        folded = (statistics["running_var"], statistics["running_mean"], affine["weight"], affine["bias"], norm.eps)
+        ceiling = -1.0
+        if self.activation is not None:
+            ceiling = math.inf if self.activation.ceiling is None else self.activation.ceiling
+        return library.project(*tensors, *folded, ceiling, layer)
 
     def _check_size(self, x: Tensor) -> None:
         """The budget holds for inputs up to the size that it was computed for."""
@@ -326,9 +347,9 @@ class Split(_Beside):
                     f"counts {self.budgeted:,} a sample; allowed: a layer whose vectors input_shape tells, or this one "
                     "as part of classifier, or frozen (requires_grad_(False)) before Subnet and rank"
                 )
-        elif x[0, 0].numel() > self.budgeted:
+        elif math.prod(x.shape[2:]) > self.budgeted:
             raise InputError(
-                f"layer {self.layer_name!r} sees {x[0, 0].numel():,} values a channel where the budget counts "
+                f"layer {self.layer_name!r} sees {math.prod(x.shape[2:]):,} values a channel where the budget counts "
                 f"{self.budgeted:,}: the batch is larger than input_shape; give Subnet and rank the batch's own shape"
             )
 
@@ -389,7 +410,7 @@ class SubnetConv1d(_Convolution, nn.Conv1d):  # type: ignore[override]
 
 
 class SubnetConv2d(_Convolution, nn.Conv2d):  # type: ignore[override]
-    pass
+    compiles = True
 
 
 class SubnetConv3d(_Convolution, nn.Conv3d):  # type: ignore[override]
@@ -507,7 +528,7 @@ class SubnetReLU(Absorbed, nn.ReLU):
                 return nn.functional.relu(x, self.inplace)
             return nn.functional.hardtanh(x, 0.0, self.ceiling, self.inplace)
         if torch.is_grad_enabled() and x.requires_grad:
-            return kernels.Rectify.apply(x, self.ceiling, self.inplace)
+            return kernels.rectified(x, self.ceiling, self.inplace)
         return kernels.rectify_(x, self.ceiling) if self.inplace else kernels.rectify(x, self.ceiling)
 
 

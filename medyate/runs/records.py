@@ -39,6 +39,8 @@ def environment(device: str) -> dict[str, Any]:
     """What a number may depend on besides its config: versions, code, machine."""
     import torch
 
+    from ..execution import compiled
+
     return {
         **{
             name: _version(name)
@@ -49,6 +51,7 @@ def environment(device: str) -> dict[str, Any]:
         "platform": f"{sys.platform}-{platform.machine()}",
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
+        **({"compiled": True} if device == "cpu" and compiled.library() is not None else {}),
         **ALSO,
     }
 
