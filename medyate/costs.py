@@ -165,8 +165,7 @@ def layers(
     trained = heads(model, input_shape, classifier)
     backbone = tuple(layer for layer in walk(model, input_shape, depthwise) if not is_inside(layer.name, trained))
     if not backbone:
-        heads_are = f"the model has no layer before its head ({', '.join(trained)})"
-        raise InputError(f"{heads_are}; it is all head, or computes its weights from others, which cannot be selected")
+        raise InputError(f"no layer before the head ({', '.join(trained)}): it is all head, or computes its weights")
     return backbone
 
 
