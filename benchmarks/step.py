@@ -146,7 +146,7 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
         found.append(training(f"dense-masked, batch norm {batch_norm}", masked, attached, images, labels))
     found.append(ours)
     if device == "cpu" and compiled.library() is not None:
-        found.append(dataclasses.replace(ours, name=f"{OURS}, not compiled", step=uncompiled(ours.step)))
+        found.append(dataclasses.replace(ours, name=f"{OURS}, not compiled", step=compiled.using(False)(ours.step)))
     head = build(network, device)
     head_only = Subnet(head, strategy="Head only", input_shape=shape, classifier="classifier")
     head_only.next_epoch()
@@ -163,14 +163,6 @@ def contenders(config: RunConfig, batch_size: int, device: str) -> tuple[list[Co
 
     found.append(Contender("forward pass alone", forward, None, 0))
     return found, selection, layers
-
-
-def uncompiled(step: Callable[[], object]) -> Callable[[], object]:
-    def in_python():
-        with compiled.using(False):
-            step()
-
-    return in_python
 
 
 def products(subnet: Subnet, images: torch.Tensor) -> Contender:

@@ -27,7 +27,7 @@ from torch import nn
 from medyate import costs
 from medyate.execution import measure as memory
 from medyate.execution.attach import attach
-from medyate.execution.layers import SELECTABLE
+from medyate.execution.layers import COUNTERPARTS, SELECTABLE
 from medyate.execution.masked import Dense
 from medyate.networks._torchvision import torchvision
 from medyate.sampling import sample
@@ -110,8 +110,10 @@ def drawn(model: nn.Module, head: str, seed: int = 0) -> tuple[Selection, tuple[
             users.setdefault(id(parameter), set()).add(module)
 
     def is_plain(module: nn.Module) -> bool:
-        weight = getattr(module, "in_proj_weight", None) if hasattr(module, "in_proj_weight") else module.weight
-        return type(module) in SELECTABLE and weight is not None and len(users[id(weight)]) == 1
+        if type(module) not in SELECTABLE:
+            return False
+        weight = module._parameters[COUNTERPARTS[type(module)].weight_name]
+        return weight is not None and len(users[id(weight)]) == 1
 
     plain = [layer for layer in layers if is_plain(modules[layer.name])]
     owners = [(layer.name, channel) for layer in plain for channel in range(layer.channels)]
@@ -225,21 +227,21 @@ def measured(name: str, sizes: list[int], rounds: int, exact: bool) -> list[dict
             }
         )
         if rounds:
-            rows[-1] |= timed(model, head, selection, images, labels, rounds)
+            rows[-1] |= timed(model, head, selection, images, labels, rounds, batch_norm)
     if exact:
         rows[0]["error"] = worst(model, head, selection)
     return rows
 
 
-def timed(model, head, selection, images, labels, rounds) -> dict[str, float]:
-    """Processor time of a step over full fine-tuning's, and over that of ``recompute="none"``; medians of paired
-    rounds."""
+def timed(model, head, selection, images, labels, rounds, batch_norm: str) -> dict[str, float]:
+    """Processor time of a step over full fine-tuning's, whose batch norms are treated as ``batch_norm`` says, and over
+    that of ``recompute="none"``; medians of paired rounds."""
     spent: dict[str, list[float]] = {"full": [], "none": [], "layers": []}
     ways = {}
     for way in spent:
         own = copy.deepcopy(model)
         if way == "full":
-            attached = Dense(own, classifier=head, batch_norm=trainable(own, images))
+            attached = Dense(own, classifier=head, batch_norm=batch_norm)
             attached.select({}, everything=True)
         else:
             attached = attach(own, classifier=head, recompute=way)

@@ -19,7 +19,8 @@ def compile_library(remove, as_json):
     """
     from ..execution import compiled, compiling
 
-    file, was_there = compiled.path(), compiled.path().is_file()
+    file = compiled.path()
+    was_there = file.is_file()
     if remove:
         compiling.remove()
     else:

@@ -1,5 +1,5 @@
 // What a convolutional network's layers do on a CPU, from C++: the operators of kernels.py in the same order, so the
-// same bits, without Python's part of a step. Built by compiled.py; float32 alone.
+// same bits, without Python's part of a step. Built by compiling.py; float32 alone.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -11,7 +11,7 @@
 
 #include <cmath>
 #if defined(__x86_64__) && defined(__GNUC__)
-#define HAS_AVX2 1
+#define HAS_AVX2
 #include <immintrin.h>
 #endif
 
@@ -46,16 +46,18 @@ __attribute__((target("avx2"))) void pass_bytes_avx2(const float* grad, const ui
     _mm256_storeu_ps(out + 8 * i, _mm256_and_ps(_mm256_loadu_ps(grad + 8 * i), _mm256_castsi256_ps(open)));
   }
 }
+#else
+constexpr bool kAvx2 = false;
+void pack_bytes_avx2(const float*, int64_t, float, uint8_t*) {}
+void pass_bytes_avx2(const float*, const uint8_t*, int64_t, float*) {}
 #endif
 
+// The bytes of bits, of so many numbers, that the functions above do; the rest is done one by one.
+int64_t done_by_eights(int64_t count) { return kAvx2 ? count / 8 : 0; }
+
 void pack_some(const float* values, int64_t count, float highest, uint8_t* bits) {
-  int64_t whole = 0;
-#ifdef HAS_AVX2
-  if (kAvx2) {
-    whole = count / 8;
-    pack_bytes_avx2(values, whole, highest, bits);
-  }
-#endif
+  const int64_t whole = done_by_eights(count);
+  if (whole) pack_bytes_avx2(values, whole, highest, bits);
   for (int64_t i = 8 * whole; i < count; ++i) {
     if (i % 8 == 0) bits[i / 8] = 0;
     bits[i / 8] |= static_cast<uint8_t>((values[i] > 0 && values[i] <= highest) << (i % 8));
@@ -63,13 +65,8 @@ void pack_some(const float* values, int64_t count, float highest, uint8_t* bits)
 }
 
 void pass_some(const float* grad, const uint8_t* bits, int64_t count, float* out) {
-  int64_t whole = 0;
-#ifdef HAS_AVX2
-  if (kAvx2) {
-    whole = count / 8;
-    pass_bytes_avx2(grad, bits, whole, out);
-  }
-#endif
+  const int64_t whole = done_by_eights(count);
+  if (whole) pass_bytes_avx2(grad, bits, whole, out);
   for (int64_t i = 8 * whole; i < count; ++i) out[i] = (bits[i / 8] >> (i % 8)) & 1 ? grad[i] : 0.0f;
 }
 

@@ -22,11 +22,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import paths
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NAME = "medyate_compiled"
@@ -36,9 +36,7 @@ def path() -> Path:
     """Where the library for this source, torch, Python and processor lies, or would lie."""
     text = [SOURCE.read_text(), torch.__version__, sysconfig.get_config_var("SOABI") or "", platform.machine()]
     digest = hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
-    given = os.environ.get("MEDYATE_CACHE")
-    root = Path(given).expanduser() if given else platformdirs.user_cache_path("medyate")
-    return root / "compiled" / digest / f"{NAME}{'.pyd' if sys.platform == 'win32' else '.so'}"
+    return paths.cache() / "compiled" / digest / f"{NAME}{'.pyd' if sys.platform == 'win32' else '.so'}"
 
 
 @functools.cache  # asked for every layer of every step

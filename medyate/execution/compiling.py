@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,9 +57,7 @@ def _compile(file: Path) -> None:
                 f"{compiled.SOURCE.name} cannot be compiled; needed: a C++ compiler and ninja (pip install ninja). "
                 f"{_error_in(done.stderr + done.stdout)}"
             )
-        partial = file.with_name(f".{os.getpid()}-{file.name}")  # there whole or not at all
-        shutil.copy(made, partial)
-        partial.replace(file)
+        paths.write_bytes(file, made.read_bytes())
 
 
 def _works() -> bool:

@@ -42,7 +42,7 @@ def own() -> Path:
 
 
 def cache() -> Path:
-    """Where decoded images and digests are kept: ``MEDYATE_CACHE``, else the user's cache folder."""
+    """Where decoded images, digests and compiled code are kept: ``MEDYATE_CACHE``, else the user's cache folder."""
     given = os.environ.get("MEDYATE_CACHE")
     if given:
         return Path(given).expanduser()

@@ -127,9 +127,9 @@ def by_boost(runs: pd.DataFrame) -> pd.DataFrame:
             some = own[own["first"] == first].set_index("seed")
             both = some.index.intersection(usual.index)
             difference, low, high, loss = *_UNKNOWN, float("nan")
-            if first != UNIFORM and len(both) >= 2:
+            if first != UNIFORM:
                 difference, low, high = _paired(some.test_top1_percent[both], usual.test_top1_percent[both])
-                loss = float((some.test_loss[both] - usual.test_loss[both]).mean())
+                loss, *_ = _paired(some.test_loss[both], usual.test_loss[both])
             if len(some):
                 rows.append((task, first, len(some), some.test_top1_percent.mean(), difference, low, high, loss))
     columns = ["task", "first", "seeds", "top1_percent", "difference", "low", "high", "loss"]
